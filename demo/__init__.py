@@ -1,0 +1,1 @@
+"""A user's project in small: an online shop over five services."""

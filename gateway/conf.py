@@ -1,0 +1,60 @@
+"""The gateway's settings, read once from Django's and checked as they are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+
+from upstreams import Upstream, UpstreamTableError, check_table
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Conf:
+    """`upstreams` is UPSTREAMS; `name` (GATEWAY_NAME) is this deployment's in Via and Proxy-Status; `server_timing`
+    (GATEWAY_SERVER_TIMING) adds the header of that name; `page_middleware` (PAGE_MIDDLEWARE) are the dotted paths of
+    the native async middleware around pages.
+    """
+
+    upstreams: Mapping[str, Upstream]
+    name: str
+    server_timing: bool
+    page_middleware: tuple[str, ...]
+
+
+@cache
+def conf() -> Conf:
+    """Return the settings; raises ImproperlyConfigured naming everything that is wrong with UPSTREAMS."""
+    try:
+        upstreams = check_table(_setting("UPSTREAMS", {}))
+    except UpstreamTableError as error:
+        raise ImproperlyConfigured(str(error)) from None
+    name = _setting("GATEWAY_NAME", "tributary")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        message = f"GATEWAY_NAME must be letters, digits, '.', '_' and '-', beginning with a letter, not {name!r}"
+        raise ImproperlyConfigured(message)
+    return Conf(
+        upstreams=upstreams,
+        name=name,
+        server_timing=bool(_setting("GATEWAY_SERVER_TIMING", default=False)),
+        page_middleware=tuple(_setting("PAGE_MIDDLEWARE", ("gateway.middleware.Edge",))),
+    )
+
+
+def _setting(name: str, default: Any) -> Any:
+    return getattr(settings, name, default)
+
+
+@receiver(setting_changed)
+def _forget(**_: object) -> None:
+    """Read the settings again after a test has overridden one."""
+    conf.cache_clear()

@@ -1,0 +1,256 @@
+"""How a page's calls are declared: decorators that leave a description on the class and change nothing else.
+
+A declared method stays what it looks like: called on an instance it returns its request, so it can be tested alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
+
+import msgspec
+
+from upstreams import Request
+
+P = ParamSpec("P")
+S = TypeVar("S")
+T = TypeVar("T")
+K = TypeVar("K")
+
+Keys = TypeVar("Keys", bound=Callable[..., Iterable[Any] | None])
+
+
+class _Missing:
+    """Stands where no fallback was given: None is a fallback like any other."""
+
+    def __repr__(self) -> str:
+        return "(none given)"
+
+
+MISSING: Final = _Missing()
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What a declaration says beside its request: what happens when there is no value, and who sees the value."""
+
+    optional: bool = False
+    fallback: Any = MISSING
+    absent: tuple[int, ...] = ()
+    passthrough: tuple[int, ...] = ()
+    internal: bool | None = None
+    after: tuple[str, ...] = ()
+    decode: Callable[[bytes], Any] | None = None
+
+    @property
+    def has_fallback(self) -> bool:
+        """Whether a fallback value was given."""
+        return self.fallback is not MISSING
+
+    @property
+    def required(self) -> bool:
+        """Whether the page fails when this has no value."""
+        return not self.optional and not self.has_fallback
+
+
+class Declared(Generic[S, P, T]):
+    """A method with what its decorator said of it. On the class it is this description, on an instance the method."""
+
+    kind = "call"
+
+    def __init__(self, function: Callable[Concatenate[S, P], T], upstream: str, name: str | None, policy: Policy) -> None:
+        self.function = function
+        self.upstream = upstream
+        self.policy = policy
+        self.attribute = getattr(function, "__name__", "call")
+        self.name = name or self.attribute
+        self.__doc__ = function.__doc__
+
+    def __set_name__(self, owner: type, attribute: str) -> None:
+        """Take the attribute's name as the call's, unless another was given."""
+        if self.name == self.attribute:
+            self.name = attribute
+        self.attribute = attribute
+
+    @overload
+    def __get__(self, page: None, owner: type) -> Declared[S, P, T]: ...
+    @overload
+    def __get__(self, page: S, owner: type) -> Callable[P, T]: ...
+    def __get__(self, page: Any, owner: type) -> Any:
+        """Give the description on the class, the bound method on an instance."""
+        return self if page is None else self.function.__get__(page)
+
+
+class Joined(Declared[S, P, T]):
+    """A declared join: a method that asks for rows by key, and beside it the function that tells the keys."""
+
+    def __init__(  # noqa: PLR0913 - what a join is made of
+        self,
+        kind: str,
+        function: Callable[Concatenate[S, P], T],
+        upstream: str,
+        name: str | None,
+        policy: Policy,
+        *,
+        key: str | Callable[[Any], Any] | None,
+        rows: str | None,
+        size: int,
+        concurrency: int,
+    ) -> None:
+        super().__init__(function, upstream, name, policy)
+        self.kind = kind
+        self.key = key
+        self.rows = rows
+        self.size = size
+        self.concurrency = concurrency
+        self.keys_attribute: str | None = None
+
+    def keys(self, function: Keys) -> Keys:
+        """Decorate the method that tells the keys; its parameters are what the join waits for."""
+        self.keys_attribute = getattr(function, "__name__", None)
+        return function
+
+
+def call(  # noqa: PLR0913 - each is a choice of its own, and has a default
+    upstream: str,
+    *,
+    optional: bool = False,
+    fallback: Any = MISSING,
+    absent: tuple[int, ...] = (),
+    passthrough: tuple[int, ...] = (),
+    internal: bool | None = None,
+    after: tuple[str, ...] = (),
+    decode: Callable[[bytes], Any] | None = None,
+    name: str | None = None,
+) -> Callable[[Callable[Concatenate[S, P], T]], Declared[S, P, T]]:
+    """Declare one call to a named upstream: a pure method that returns `Request[T]`, or None to decline.
+
+    Its parameters name what it needs: other calls, URL kwargs, `query`, `body`, `request`. A call that fails fails the
+    page, unless it is `optional` (its value is None) or has a `fallback` (its value is a fresh copy of that). `absent`
+    statuses mean there is nothing there: the value is None, and the answer complete. `passthrough` statuses become the
+    page's own. `internal` keeps the value out of the answer. `after` names calls that must have come to an end first.
+    `decode` reads what is not JSON. `name` is the key in the answer, where the method's own name cannot be.
+    """
+    policy = _policy(optional, fallback, absent, passthrough, internal, after, decode)
+    return lambda function: Declared(function, upstream, name, policy)
+
+
+def batch(  # noqa: PLR0913 - each is a choice of its own, and has a default
+    upstream: str,
+    *,
+    key: str | Callable[[Any], Any],
+    rows: str | None = None,
+    size: int = 50,
+    concurrency: int = 4,
+    optional: bool = False,
+    fallback: Any = MISSING,
+    absent: tuple[int, ...] = (),
+    passthrough: tuple[int, ...] = (),
+    internal: bool | None = None,
+    after: tuple[str, ...] = (),
+    decode: Callable[[bytes], Any] | None = None,
+    name: str | None = None,
+) -> Callable[[Callable[Concatenate[S, list[K], P], Request[list[T]] | None]], Joined[S, Concatenate[list[K], P], Request[list[T]] | None]]:
+    """Declare a join over a bulk endpoint: the method asks for a list of keys, and gets rows in any order.
+
+    The keys come from the method decorated with `@<name>.keys`; they are de-duplicated, cut into chunks of `size`, and
+    asked for with at most `concurrency` requests at once. `key` names a row's key (an attribute, or a function of the
+    row); `rows` names the member of the answer that holds the rows, where the answer is not the list itself. The value
+    is a `Mapping[key, row]`; a key without a row is not in it. When optional, only the keys of a failed chunk are lost.
+    """
+    policy = _policy(optional, fallback, absent, passthrough, internal, after, decode)
+    return lambda function: Joined(
+        "batch", function, upstream, name, policy, key=key, rows=rows, size=size, concurrency=concurrency
+    )
+
+
+def each(  # noqa: PLR0913 - each is a choice of its own, and has a default
+    upstream: str,
+    *,
+    concurrency: int = 8,
+    optional: bool = False,
+    fallback: Any = MISSING,
+    absent: tuple[int, ...] = (),
+    passthrough: tuple[int, ...] = (),
+    internal: bool | None = None,
+    after: tuple[str, ...] = (),
+    decode: Callable[[bytes], Any] | None = None,
+    name: str | None = None,
+) -> Callable[[Callable[Concatenate[S, K, P], Request[T] | None]], Joined[S, Concatenate[K, P], Request[T] | None]]:
+    """Declare a join where only a single-item endpoint exists: one call per distinct key, at most `concurrency` at once.
+
+    Keys and value as in `batch`. A key whose answer has an `absent` status is not in the mapping.
+    """
+    policy = _policy(optional, fallback, absent, passthrough, internal, after, decode)
+    return lambda function: Joined(
+        "each", function, upstream, name, policy, key=None, rows=None, size=1, concurrency=concurrency
+    )
+
+
+class Part(Declared[S, P, Awaitable[T]]):
+    """A declared coroutine inside the graph."""
+
+    kind = "part"
+
+
+@overload
+def part(function: Callable[Concatenate[S, P], Awaitable[T]], /) -> Part[S, P, T]: ...
+@overload
+def part(
+    *,
+    optional: bool = False,
+    fallback: Any = MISSING,
+    internal: bool | None = None,
+    after: tuple[str, ...] = (),
+    name: str | None = None,
+) -> Callable[[Callable[Concatenate[S, P], Awaitable[T]]], Part[S, P, T]]: ...
+def part(  # noqa: PLR0913 - each is a choice of its own, and has a default
+    function: Any = None,
+    /,
+    *,
+    optional: bool = False,
+    fallback: Any = MISSING,
+    internal: bool | None = None,
+    after: tuple[str, ...] = (),
+    name: str | None = None,
+) -> Any:
+    """Declare ordinary async code inside the graph, for what one request cannot say: pagination, polling.
+
+    The coroutine's first parameter is `fan`, through which it calls upstreams with the page's client, deadline and
+    policies; the others are as in `call`. Its value is what it returns. It fails when a required `fan.call` in it does.
+    """
+    policy = _policy(optional, fallback, (), (), internal, after, None)
+    if function is not None:
+        return Part(function, "", name, policy)
+    return lambda function: Part(function, "", name, policy)
+
+
+def _policy(  # noqa: PLR0913 - the decorators' common part
+    optional: bool,  # noqa: FBT001
+    fallback: Any,
+    absent: tuple[int, ...],
+    passthrough: tuple[int, ...],
+    internal: bool | None,  # noqa: FBT001
+    after: tuple[str, ...],
+    decode: Callable[[bytes], Any] | None,
+) -> Policy:
+    return Policy(
+        optional=optional,
+        fallback=fallback,
+        absent=tuple(absent),
+        passthrough=tuple(passthrough),
+        internal=internal,
+        after=tuple(after),
+        decode=decode,
+    )
+
+
+def declared_in(page: type) -> Mapping[str, Declared[Any, ..., Any]]:
+    """Collect a page's declarations by attribute, its bases' first; a later one under the same attribute takes its place."""
+    found: dict[str, Declared[Any, ..., Any]] = {}
+    for owner in reversed(page.__mro__):
+        for attribute, value in vars(owner).items():
+            if isinstance(value, Declared):
+                found[attribute] = value
+            else:
+                found.pop(attribute, None)
+    return found

@@ -1,0 +1,53 @@
+"""A worker's life: check, open the fleet, serve, close. A worker that cannot start says why and does not start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+
+from gateway import __version__
+from gateway.conf import conf
+from gateway.fleets import opened_fleet
+from gateway.handler import Receive, Send
+from gateway.log import events
+from gateway.log.setup import writer
+
+
+@asynccontextmanager
+async def worker() -> AsyncIterator[dict[str, Any]]:
+    """Yield the state that every request of this worker finds in its scope. Raises ImproperlyConfigured."""
+    refuse_faults()
+    async with opened_fleet() as fleet:
+        events.gateway_started(version=__version__, upstreams=list(conf().upstreams), pid=os.getpid())
+        yield {"fleet": fleet}
+    events.gateway_stopped(pid=os.getpid())
+
+
+async def lifespan(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Speak the ASGI lifespan protocol around `worker`."""
+    await receive()
+    started = False
+    try:
+        async with worker() as state:
+            scope["state"].update(state)
+            await send({"type": "lifespan.startup.complete"})
+            started = True
+            await receive()
+    except Exception as error:
+        await send({"type": "lifespan.shutdown.failed" if started else "lifespan.startup.failed", "message": str(error)})
+        raise
+    finally:
+        writer.flush()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+def refuse_faults() -> None:
+    """Run the gateway's system checks, which no server does by itself; raises ImproperlyConfigured for errors."""
+    faults = [message for message in checks.run_checks(tags=["gateway"]) if message.level >= checks.ERROR]
+    if faults:
+        raise ImproperlyConfigured("the gateway cannot start:\n" + "\n".join(f"  {fault}" for fault in faults))

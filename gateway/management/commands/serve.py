@@ -1,0 +1,63 @@
+"""`manage.py serve`: the gateway in production, on uvicorn with workers."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import uvicorn
+from django.core.management.base import BaseCommand
+
+from gateway.checks import routes
+from gateway.lifespan import refuse_faults
+
+_DRAIN = 1.0
+
+
+class Command(BaseCommand):
+    """Serves with what a gateway needs: uvloop, httptools, a lifespan that must succeed, contexts that do not leak."""
+
+    help = "Serve the gateway with uvicorn."
+    requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own form; refuse_faults runs the gateway's
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Take what differs between machines."""
+        parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+        parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")
+        parser.add_argument("--workers", type=int, default=1, help="worker processes (default: 1)")
+        parser.add_argument(
+            "--forwarded-allow-ips",
+            default="",
+            help="addresses of proxies whose X-Forwarded-* headers are believed (default: none)",
+        )
+        parser.add_argument(
+            "--keep-alive", type=int, default=5, help="seconds an idle connection is kept (behind a proxy: more than its)"
+        )
+
+    def handle(self, **options: Any) -> None:
+        """Serve until told to stop."""
+        refuse_faults()
+        uvicorn.run(
+            "gateway.asgi:application",
+            host=options["host"],
+            port=options["port"],
+            workers=options["workers"],
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            reset_contextvars=True,
+            proxy_headers=bool(options["forwarded_allow_ips"]),
+            forwarded_allow_ips=options["forwarded_allow_ips"] or None,
+            timeout_keep_alive=options["keep_alive"],
+            timeout_graceful_shutdown=_longest_page(),
+        )
+
+
+def _longest_page() -> int:
+    """Return how long a shutdown may have to wait for the slowest page, in whole seconds."""
+    deadlines = [route.page.deadline for route in routes()]
+    return int(max(deadlines, default=2.0) + _DRAIN) + 1

@@ -1,0 +1,198 @@
+"""A page: an ordinary Django class-based view whose answer is made of several upstreams' answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.decorators import classonlymethod
+from django.views import View
+
+from gateway.answer import Answer, CallFailed, Problem, envelope
+from gateway.conf import conf
+from gateway.fanout import FanOut
+from gateway.fleets import borrowed_fleet
+from gateway.inputs import read_inputs
+from gateway.log import events
+from gateway.negotiation import JSON_TYPE, negotiate
+from gateway.plan import Node, Plan, compile_plan
+from gateway.problems import problem_of, problem_response
+from gateway.proxy_status import proxy_status
+from gateway.stream import stream
+from gateway.visit import Visit, visit_of
+from upstreams import Deadline, Sender
+from upstreams.values import encode
+
+
+class AggregateView(View):
+    """Declare calls as methods of a subclass; its `as_view()` answers with what they come to.
+
+    `deadline` (seconds) is shared by every call and every retry. Without `merge` the answer is each call's value by
+    name; with it, what it returns. `envelope = False` leaves out `complete` and `errors`; `partial_status` is the
+    status of an answer with something missing. `methods` overrides GET and HEAD, or POST where there is a `body`.
+    `max_body` bounds the client's, in bytes. `log_fields` names inputs (`user_id`, `query.page`) for the wide log line.
+    `heartbeat` is the longest silence of a stream, in seconds.
+    """
+
+    deadline: ClassVar[float] = 2.0
+    envelope: ClassVar[bool] = True
+    partial_status: ClassVar[int] = 200
+    methods: ClassVar[tuple[str, ...] | None] = None
+    max_body: ClassVar[int] = 1024 * 1024
+    log_fields: ClassVar[tuple[str, ...]] = ()
+    heartbeat: ClassVar[float] = 15.0
+    merge: ClassVar[Callable[..., Any]]
+    plan: ClassVar[Plan]
+
+    view_is_async = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Compile the declaration; raises DeclarationError for what is wrong with it."""
+        super().__init_subclass__(**kwargs)
+        cls.plan = compile_plan(cls, _RESERVED)
+
+    @classonlymethod
+    def as_view(cls, **initkwargs: Any) -> Callable[..., Any]:
+        """Return the view function, which knows its page for routing, checks and commands."""
+        view = super().as_view(**initkwargs)
+        view.pages = {method: cls for method in cls.allowed()}
+        return view
+
+    @classmethod
+    def allowed(cls) -> tuple[str, ...]:
+        """Name the HTTP methods this page answers, beside OPTIONS."""
+        if cls.methods is not None:
+            return tuple(method.upper() for method in cls.methods)
+        return ("POST",) if cls.plan.body is not None else ("GET", "HEAD")
+
+    async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
+        """Answer one request. Whatever goes wrong is a problem+json response, and only cancellation is raised."""
+        try:
+            return await self._respond(request, kwargs)
+        except Exception as error:  # noqa: BLE001 - the next line knows them all
+            return problem_response(request, problem_of(request, error))
+
+    async def _respond(self, request: HttpRequest, kwargs: Mapping[str, Any]) -> HttpResponseBase:
+        visit = visit_of(request)
+        if request.resolver_match is not None:
+            visit.route(request.resolver_match.route)
+        if request.method not in self.allowed():
+            return self._other_method(request)
+        media_type = negotiate(request, streamable=self.plan.streamable)
+        inputs = read_inputs(self.plan, request, kwargs, self.max_body)
+        visit.note(_logged(self.log_fields, inputs))
+        if media_type != JSON_TYPE:
+            return stream(self, request, inputs, media_type)
+        async with borrowed_fleet(request) as fleet:
+            fan_out = self.fan_out(fleet, visit, inputs)
+            return self.answer(visit, fan_out, await self.outcome(visit, fan_out))
+
+    def fan_out(
+        self, fleet: Sender, visit: Visit, inputs: Mapping[str, Any], settled: Callable[[Node], None] | None = None
+    ) -> FanOut:
+        """Return this page's calls, ready to run until the deadline."""
+        return FanOut(self.plan, self, fleet, visit.inbound, Deadline.within(self.deadline), inputs, settled)
+
+    async def outcome(self, visit: Visit, fan_out: FanOut) -> Answer[Any]:
+        """Run the calls and merge their values. Raises Problem where the page has no answer."""
+        try:
+            await fan_out.run()
+        except CallFailed as failed:
+            visit.failed(failed.failure.error)
+            errors = fan_out.errors()
+            errors.pop(failed.call, None)
+            raise failed.problem(errors) from None
+        finally:
+            visit.fields.update(_summary(fan_out))
+        value = self._merged(fan_out)
+        return value if isinstance(value, Answer) else Answer(value)
+
+    def answer(self, visit: Visit, fan_out: FanOut, answer: Answer[Any]) -> HttpResponse:
+        """Return the response: values in the order of declaration, and what is missing."""
+        errors = fan_out.errors()
+        content = envelope(answer.body, complete=fan_out.complete, errors=errors) if self.envelope else encode(answer.body)
+        status = answer.status if fan_out.complete or answer.status != Answer.status else self.partial_status
+        response = HttpResponse(content, status=status, content_type=JSON_TYPE, headers=dict(answer.headers))
+        response["X-Complete"] = "true" if fan_out.complete else "false"
+        visit.fields["complete"] = fan_out.complete
+        if errors:
+            response["Proxy-Status"] = proxy_status(errors)
+        if conf().server_timing:
+            response["Server-Timing"] = _server_timing(fan_out)
+        for name, cookie in answer.cookies.items():
+            response.set_cookie(name, **({"value": cookie} if isinstance(cookie, str) else dict(cookie)))
+        return response
+
+    def _merged(self, fan_out: FanOut) -> Any:
+        if self.plan.merge is None:
+            return fan_out.data()
+        started = time.perf_counter()
+        value = self.merge(**fan_out.arguments(self.plan.merge))
+        events.merge_finished(duration=time.perf_counter() - started)
+        return value
+
+    def _other_method(self, request: HttpRequest) -> HttpResponse:
+        allow = ", ".join((*self.allowed(), "OPTIONS"))
+        if request.method == "OPTIONS":
+            return HttpResponse(status=204, headers={"Allow": allow})
+        raise Problem(405, headers={"Allow": allow})
+
+
+def by_method(**views: Any) -> Callable[..., Any]:
+    """Share one URL between pages: `by_method(GET=Cart, POST=AddToCart)`. HEAD goes where GET does."""
+    pages: dict[str, type[AggregateView]] = {}
+    for method, page in views.items():
+        if not (isinstance(page, type) and issubclass(page, AggregateView)) or method not in page.allowed():
+            message = f"by_method({method}=...) takes a page that answers {method}, not {page!r}"
+            raise TypeError(message)
+        pages[method] = page
+    if "GET" in pages and "HEAD" in pages["GET"].allowed():
+        pages.setdefault("HEAD", pages["GET"])
+    shown = {method: page.as_view() for method, page in pages.items()}
+    allow = ", ".join((*shown, "OPTIONS"))
+
+    async def view(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        chosen = shown.get(request.method or "")
+        if chosen is not None:
+            response: HttpResponseBase = await chosen(request, *args, **kwargs)
+            return response
+        if request.method == "OPTIONS":
+            return HttpResponse(status=204, headers={"Allow": allow})
+        return problem_response(request, Problem(405, headers={"Allow": allow}))
+
+    view.pages = pages  # type: ignore[attr-defined]
+    return view
+
+
+def _logged(names: tuple[str, ...], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the inputs a page wants on its wide line; one that is not there is left out."""
+    found = {}
+    for name in names:
+        source, _, field = name.partition(".")
+        value = inputs.get(source)
+        if field:
+            value = getattr(value, field, None)
+        if value is not None:
+            found[name] = value if isinstance(value, (str, int, float, bool)) else str(value)
+    return found
+
+
+def _summary(fan_out: FanOut) -> dict[str, Any]:
+    return {
+        "page": fan_out.plan.page,
+        "calls": len(fan_out.plan.nodes),
+        "calls_failed": list(fan_out.errors()),
+        "attempts": sum(fan_out.attempts.values()),
+    }
+
+
+def _server_timing(fan_out: FanOut) -> str:
+    """Write what each call took (W3C Server Timing), in milliseconds."""
+    return ", ".join(f"{name};dur={duration * 1000:.1f}" for name, duration in fan_out.durations.items())
+
+
+_RESERVED: Final = frozenset(
+    name for name in (*dir(View), *vars(AggregateView), *AggregateView.__annotations__) if not name.startswith("__")
+) | {"get", "head", "post", "put", "patch", "delete", "options", "trace", "request", "args", "kwargs", "setup"}

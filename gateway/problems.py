@@ -1,0 +1,89 @@
+"""Every error as problem+json: what was raised becomes a Problem, a Problem becomes a response."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from django.core import signals
+from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.http import Http404, HttpRequest, HttpResponse
+from django.http.multipartparser import MultiPartParserError
+
+from gateway.answer import CallFailed, Problem, denied
+from gateway.fanout import Unusable
+from gateway.proxy_status import proxy_status
+from gateway.visit import visit_of
+from upstreams import InvalidParameter
+
+CONTENT_TYPE: Final = "application/problem+json"
+logger = logging.getLogger(__name__)
+
+
+def problem_of(request: HttpRequest, error: Exception) -> Problem:  # noqa: PLR0911 - one line a kind of error
+    """Return what a client may know of an error. One that nobody expected is logged with its traceback."""
+    match error:
+        case Problem():
+            return error
+        case CallFailed():
+            visit_of(request).failed(error.failure.error)
+            return error.problem({})
+        case Unusable():
+            return Problem(400, "The request is not valid", kind="invalid_request", invalid={error.field: error.reason})
+        case InvalidParameter():
+            return _unusable_value(request, error)
+        case Http404():
+            return Problem(404)
+        case PermissionDenied():
+            return Problem(403)
+        case RequestDataTooBig():
+            return Problem(413)
+        case BadRequest() | SuspiciousOperation() | MultiPartParserError():
+            return Problem(400)
+    logger.error("unexpected error in %s", request.path, exc_info=error)
+    signals.got_request_exception.send(sender=None, request=request)
+    return Problem(500, kind="proxy_internal_error")
+
+
+def _unusable_value(request: HttpRequest, error: InvalidParameter) -> Problem:
+    """Tell a value that the client gave to a function view from one that an upstream gave."""
+    given = dict(request.GET.lists())
+    given.update({name: [value] for name, value in (request.resolver_match.kwargs if request.resolver_match else {}).items()})
+    field = next((name for name, values in given.items() if error.value in values), None)
+    if field is not None:
+        return problem_of(request, Unusable(field, error))
+    return CallFailed(error.name, denied(None, str(error))).problem({})
+
+
+def problem_response(request: HttpRequest, problem: Problem) -> HttpResponse:
+    """Return the response a problem makes."""
+    response = HttpResponse(
+        problem.document(visit_of(request).inbound.request_id),
+        status=problem.status,
+        content_type=CONTENT_TYPE,
+        headers={"Cache-Control": "no-store", **problem.headers},
+    )
+    if errors := problem.extensions.get("errors"):
+        response["X-Complete"] = "false"
+        response["Proxy-Status"] = proxy_status(errors)
+    return response
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Answer 400: a URLconf's `handler400`."""
+    return problem_response(request, Problem(400))
+
+
+def permission_denied(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Answer 403: a URLconf's `handler403`."""
+    return problem_response(request, Problem(403))
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Answer 404: a URLconf's `handler404`."""
+    return problem_response(request, Problem(404))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Answer 500: a URLconf's `handler500`."""
+    return problem_response(request, Problem(500, kind="proxy_internal_error"))

@@ -1,0 +1,25 @@
+"""The Proxy-Status header (RFC 9209) of answers that are partial or failed: one member, for this gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import http_sf
+
+from gateway.answer import Failure
+from gateway.conf import conf
+
+
+def proxy_status(errors: Mapping[str, Failure]) -> str:
+    """Return the header's value: the last failure's error and upstream, and all calls without a value.
+
+    The failure that decides a failed page is its last; upstreams are named as in the settings, never by address.
+    """
+    failure = list(errors.values())[-1]
+    params: dict[str, object] = {"error": http_sf.Token(failure.error.word)}
+    if failure.upstream:
+        params["next-hop"] = failure.upstream
+    if failure.status is not None:
+        params["received-status"] = failure.status
+    params["details"] = f"no value: {', '.join(errors)}"
+    return str(http_sf.ser([(http_sf.Token(conf().name), params)]))

@@ -1,0 +1,10 @@
+"""A URLconf to begin with: nothing routed, and every error of Django's own as problem+json."""
+
+from django.urls import URLPattern, URLResolver
+
+handler400 = "gateway.problems.bad_request"
+handler403 = "gateway.problems.permission_denied"
+handler404 = "gateway.problems.not_found"
+handler500 = "gateway.problems.server_error"
+
+urlpatterns: list[URLPattern | URLResolver] = []

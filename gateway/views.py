@@ -1,0 +1,56 @@
+"""The same runtime under ordinary function views."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+
+from gateway.answer import envelope
+from gateway.fan import Fan
+from gateway.fleets import borrowed_fleet
+from gateway.negotiation import JSON_TYPE
+from gateway.proxy_status import proxy_status
+from gateway.visit import Visit, visit_of
+from upstreams import Deadline, Inbound, Sender
+
+
+class ViewFan(Fan):
+    """A fan that also makes the view's answer."""
+
+    def __init__(self, sender: Sender, inbound: Inbound, deadline: Deadline, visit: Visit) -> None:
+        super().__init__(sender, inbound, deadline)
+        self._visit = visit
+
+    def answer(self, data: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> HttpResponse:
+        """Return the response a page would give for these values: an envelope that tells what is missing.
+
+        Raises CallFailed for a required call that failed and was never awaited.
+        """
+        if (failed := self.failed()) is not None:
+            raise failed
+        complete = not self.failures
+        self._visit.fields.update(complete=complete, calls_failed=list(self.failures))
+        response = HttpResponse(
+            envelope(data, complete=complete, errors=self.failures),
+            status=status,
+            content_type=JSON_TYPE,
+            headers=dict(headers or {}),
+        )
+        response["X-Complete"] = "true" if complete else "false"
+        if self.failures:
+            response["Proxy-Status"] = proxy_status(self.failures)
+        return response
+
+
+@asynccontextmanager
+async def fan_out(request: HttpRequest, *, deadline: float = 2.0) -> AsyncIterator[ViewFan]:
+    """Open a fan for one view: its calls share `deadline` (seconds), and none outlives the block.
+
+    A required call that fails raises CallFailed where it is awaited; left alone, that becomes problem+json.
+    """
+    visit = visit_of(request)
+    async with borrowed_fleet(request) as fleet, ViewFan(fleet, visit.inbound, Deadline.within(deadline), visit) as fan:
+        yield fan  # type: ignore[misc] # __aenter__ returns the same object

@@ -1,0 +1,117 @@
+"""One client request from arrival to answer: its identity, and what its wide log line will say."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+from django.http import HttpRequest
+
+from gateway.log import events
+from gateway.log.redact import redact
+from gateway.log.setup import holding
+from upstreams import Fault, Inbound
+from upstreams.inbound import new_span_id, new_trace_id
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+_MAX_KEY: Final = 255
+_CLIENT_ERROR: Final = 400
+_SERVER_ERROR: Final = 500
+
+
+class Visit:
+    """Live: `inbound` is fixed at arrival, `fields` grow until the request is finished."""
+
+    def __init__(self, method: str, path: str, headers: Mapping[str, str]) -> None:
+        self.inbound = _inbound(headers)
+        self.fields: dict[str, Any] = {"http.request.method": method, "http.route": None, "url.path": path}
+        self.streaming = False
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(trace_id=self.inbound.trace_id, request_id=self.inbound.request_id)
+        holding.begin()
+        events.request_started(method=method, path=path)
+
+    def __repr__(self) -> str:
+        """Show which request this is."""
+        return f"<Visit {self.inbound.request_id} {self.fields['url.path']}>"
+
+    def route(self, route: str) -> None:
+        """Say which route it is, on every line from here on."""
+        self.fields["http.route"] = route
+        structlog.contextvars.bind_contextvars(**{"http.route": route})
+
+    def note(self, fields: Mapping[str, Any]) -> None:
+        """Put fields of the page's choice on the wide line, masked where they look like secrets."""
+        self.fields.update(redact(dict(fields)))
+
+    def finish(self, status: int, size: int | None) -> None:
+        """Log the wide line of an answered request."""
+        outcome = _outcome(status, complete=self.fields.get("complete", True))
+        self._log(outcome, {"http.response.status_code": status, "bytes_out": size})
+
+    def abandon(self) -> None:
+        """Log the wide line of a request whose client left."""
+        events.client_disconnected()
+        self._log("disconnected", {"http.response.status_code": None, "bytes_out": 0})
+
+    def _log(self, outcome: str, fields: Mapping[str, Any]) -> None:
+        duration = round((time.perf_counter() - self.inbound.started) * 1000, 3)
+        level = {"failed": "error", "partial": "warning"}.get(outcome, "info")
+        holding.end(healthy=outcome in {"ok", "rejected"})
+        events.request_finished(
+            level=level, fields={**self.fields, **fields, "outcome": outcome, "duration_ms": duration}
+        )
+
+    def failed(self, fault: Fault | None) -> None:
+        """Say which fault decided the answer."""
+        if fault is not None:
+            self.fields["error.type"] = fault.word
+
+
+def _outcome(status: int, *, complete: bool) -> str:
+    if status >= _SERVER_ERROR:
+        return "failed"
+    if status >= _CLIENT_ERROR:
+        return "rejected"
+    return "ok" if complete else "partial"
+
+
+def visit_of(request: HttpRequest) -> Visit:
+    """Return the request's visit, begun now if no middleware has."""
+    visit: Visit | None = getattr(request, "visit", None)
+    if visit is None:
+        visit = Visit(request.method or "", request.path, headers_of(request))
+        request.visit = visit  # type: ignore[attr-defined]
+    return visit
+
+
+def headers_of(request: HttpRequest) -> dict[str, str]:
+    """Return the request's headers by lower-case name; a repeated one is joined with commas (RFC 9110 section 5.3)."""
+    scope = getattr(request, "scope", None)
+    if scope is None:
+        return {name.lower(): value for name, value in request.headers.items()}
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    return headers
+
+
+def _inbound(headers: Mapping[str, str]) -> Inbound:
+    trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    trace_id = trace[1] if trace else new_trace_id()
+    request_id = headers.get("x-request-id", "")
+    key = headers.get("idempotency-key", "")
+    return Inbound(
+        request_id=request_id if _REQUEST_ID.fullmatch(request_id) else trace_id,
+        trace_id=trace_id,
+        span_id=new_span_id(),
+        trace_flags=trace[3] if trace else "01",
+        headers=headers,
+        idempotency_key=key if 0 < len(key) <= _MAX_KEY else new_trace_id(),
+        started=time.perf_counter(),
+    )

@@ -1,0 +1,37 @@
+"""What is true everywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from settings import env
+
+INSTALLED_APPS = ["gateway"]
+
+# Ordinary views, WSGI and Django's test clients go through these ...
+MIDDLEWARE = [
+    "gateway.middleware.Edge",
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.common.CommonMiddleware",
+]
+# ... and pages, under the ASGI application, through native async middleware only.
+PAGE_MIDDLEWARE = ["gateway.middleware.Edge"]
+
+ROOT_URLCONF = "gateway.urls"
+ASGI_APPLICATION = "gateway.asgi.application"
+WSGI_APPLICATION = "gateway.wsgi.application"
+
+DATABASES: dict[str, Any] = {}
+USE_I18N = False
+USE_TZ = True
+DEFAULT_CHARSET = "utf-8"
+
+GATEWAY_NAME = env.text("GATEWAY_NAME", "tributary")
+GATEWAY_SERVER_TIMING = env.flag("GATEWAY_SERVER_TIMING", default=False)
+
+LOGGING_CONFIG = "gateway.log.configure"
+LOGGING = {
+    "level": env.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error", "critical")),
+    "steps": env.choice("LOG_STEPS", "all", ("all", "problems")),
+    "dir": env.text("LOG_DIR", "") or None,
+}

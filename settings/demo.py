@@ -1,0 +1,15 @@
+"""The demo: the development settings, and a knob by which a page's visitor makes a service fail."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from settings.development import *  # noqa: F403 - what this module is for
+from settings.development import UPSTREAMS as _PLAIN
+
+PAGE_MIDDLEWARE = ["demo.faults.FaultKnob", "gateway.middleware.Edge"]
+MIDDLEWARE = ["demo.faults.FaultKnob", *MIDDLEWARE]  # noqa: F405 - development's
+UPSTREAMS = {
+    name: replace(upstream, forward_headers=(*upstream.forward_headers, "x-demo-fault"))
+    for name, upstream in _PLAIN.items()
+}

@@ -1,0 +1,77 @@
+"""Reading the environment: a value of the right kind, or a sentence that names the variable and stops the start."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final, NoReturn
+
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+
+
+class EnvironmentFault(SystemExit):
+    """An environment variable is missing or makes no sense. Ends the process with its sentence, and no traceback."""
+
+
+def text(name: str, default: str | None = None) -> str:
+    """Return a variable as it is; without a default it must be set, and not empty."""
+    value = os.environ.get(name, "")
+    if value:
+        return value
+    if default is None:
+        _fault(name, "is not set")
+    return default
+
+
+def secret(name: str, default: str | None = None) -> str:
+    """Return a secret from the variable, or from the file that `<name>_FILE` names."""
+    path = os.environ.get(f"{name}_FILE", "")
+    if not path:
+        return text(name, default)
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        _fault(f"{name}_FILE", f"names a file that cannot be read ({type(error).__name__})")
+
+
+def flag(name: str, *, default: bool) -> bool:
+    """Return a switch: 1/0, true/false, yes/no or on/off."""
+    value = os.environ.get(name, "").lower()
+    if not value:
+        return default
+    if value not in _TRUE | _FALSE:
+        _fault(name, f"must be true or false, not {value!r}")
+    return value in _TRUE
+
+
+def number(name: str, default: float, *, least: float = 0.0) -> float:
+    """Return a number, at least `least`."""
+    value = os.environ.get(name, "")
+    if not value:
+        return default
+    try:
+        found = float(value)
+    except ValueError:
+        _fault(name, f"must be a number, not {value!r}")
+    if not found >= least:
+        _fault(name, f"must be {least:g} or more, not {value!r}")
+    return found
+
+
+def words(name: str, default: str | None = None) -> list[str]:
+    """Return a list separated by commas."""
+    return [word.strip() for word in text(name, default).split(",") if word.strip()]
+
+
+def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
+    """Return one of a few words."""
+    value = os.environ.get(name, "") or default
+    if value not in allowed:
+        _fault(name, f"must be one of {', '.join(allowed)}, not {value!r}")
+    return value
+
+
+def _fault(name: str, sentence: str) -> NoReturn:
+    message = f"environment variable {name} {sentence}"
+    raise EnvironmentFault(message)

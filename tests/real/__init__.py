@@ -1,0 +1,1 @@
+"""Servers nobody here wrote (Datasette, json-server, nginx, httpbin), started for the tests alone."""

@@ -1,0 +1,52 @@
+"""Every client of this process, opened together and closed together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Protocol
+
+from upstreams.client import Call, Client
+from upstreams.journal import Journal
+from upstreams.outcome import Outcome
+from upstreams.upstream import Upstream, check_table
+from upstreams.wire import open_session
+
+
+class Sender(Protocol):
+    """What a page needs of a fleet: one call sent to a named upstream, one outcome back."""
+
+    async def send(self, upstream: str, call: Call) -> Outcome:
+        """Make the call; raises nothing but cancellation."""
+
+
+class Fleet:
+    """The clients by upstream name."""
+
+    def __init__(self, clients: Mapping[str, Client]) -> None:
+        self._clients = clients
+
+    def __repr__(self) -> str:
+        """Show every client's live state."""
+        return f"<Fleet {' '.join(map(repr, self._clients.values()))}>"
+
+    async def send(self, upstream: str, call: Call) -> Outcome:
+        """Make a call to a named upstream; KeyError is a page naming one that the start-up checks did not see."""
+        return await self._clients[upstream].send(call)
+
+
+@asynccontextmanager
+async def open_fleet(table: Mapping[str, Upstream], journal: Journal, *, via: str = "tributary") -> AsyncIterator[Fleet]:
+    """Open one session and connector per upstream in the running loop, and close them at the end.
+
+    Raises UpstreamTableError, before anything is opened, when the table cannot be used. `via` names this gateway to
+    the upstreams.
+    """
+    upstreams = check_table(table)
+    async with AsyncExitStack() as stack:
+        clients = {}
+        for name, upstream in upstreams.items():
+            client = Client(name, upstream, open_session(upstream), journal, via)
+            stack.push_async_callback(client.close)
+            clients[name] = client
+        yield Fleet(clients)

@@ -1,0 +1,322 @@
+"""What is asked of an upstream: method, path, query, headers and body, rendered so that no value can change its shape."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import math
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, Generic, LiteralString, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from upstreams.values import encode
+
+T_co = TypeVar("T_co", covariant=True)
+
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_LITERAL = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*")
+_FORBIDDEN = re.compile("[\0\r\n]")
+
+
+class InvalidParameter(ValueError):  # noqa: N818 - named for what is wrong, as its sentence is shown to people
+    """A value that cannot stand where a request puts it. `name` and `value` say which, `reason` why."""
+
+    def __init__(self, name: str, value: object, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.value = value
+        self.reason = reason
+
+
+class Body(msgspec.Struct, frozen=True):
+    """The bytes of a request's body and their media type."""
+
+    content: bytes
+    type: str
+
+
+class Request(msgspec.Struct, Generic[T_co], frozen=True):
+    """One request to one upstream whose answer is a `T`. Made by GET, POST and the others, never by hand.
+
+    `target` is the path and query as they are sent, after the upstream's own base path; `template` is the path it was
+    made from, with names for values. `link` is set by FOLLOW alone. `safe` requests may be repeated.
+    Equal requests put the same bytes on the wire.
+    """
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: Body | None
+    safe: bool
+    link: str | None
+    template: str
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what is sent, not the template it was made from."""
+        if not isinstance(other, Request):
+            return NotImplemented
+        return self._wire() == other._wire()
+
+    def __hash__(self) -> int:
+        """Hash what is sent."""
+        return hash((self.method, self.target, self.link))
+
+    def __repr__(self) -> str:
+        """Show the request line only: headers and bodies may hold secrets."""
+        return f"<{self.method} {self.link or self.target}>"
+
+    def _wire(self) -> tuple[object, ...]:
+        return self.method, self.target, dict(self.headers), self.body, self.safe, self.link
+
+
+def GET(  # noqa: N802 - HTTP methods are written in capitals
+    path: LiteralString,
+    /,
+    *,
+    query: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    **params: Any,
+) -> Request[Any]:
+    """Ask for `path`, a template whose `{names}` are filled from `params`; the other params become the query.
+
+    None is left out of the query, a list repeats its name, booleans are `true` and `false`. `query` takes names that
+    are not Python identifiers. Raises InvalidParameter for a value that could change the path's shape, ValueError for
+    a template that is wrong itself.
+    """
+    return _request("GET", path, query, headers, params)
+
+
+def HEAD(  # noqa: N802
+    path: LiteralString,
+    /,
+    *,
+    query: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    **params: Any,
+) -> Request[Any]:
+    """Ask for the headers of `path`; parameters as in GET. Its value is a `Reply[None]`."""
+    return _request("HEAD", path, query, headers, params)
+
+
+def DELETE(  # noqa: N802
+    path: LiteralString,
+    /,
+    *,
+    query: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    **params: Any,
+) -> Request[Any]:
+    """Delete `path`; parameters as in GET. A write: see POST."""
+    return _request("DELETE", path, query, headers, params)
+
+
+def POST(  # noqa: N802
+    path: LiteralString,
+    /,
+    *,
+    json: Any = None,
+    form: Mapping[str, Any] | None = None,
+    content: tuple[bytes, str] | None = None,
+    safe: bool = False,
+    query: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    **params: Any,
+) -> Request[Any]:
+    """Post one body to `path`: `json` (anything msgspec encodes), `form` fields, or `content` as (bytes, media type).
+
+    `safe=True` says it only reads (a search, say): it may then be retried and cancelled like a GET. Parameters else as
+    in GET.
+    """
+    return _request("POST", path, query, headers, params, _body(json, form, content), safe=safe)
+
+
+def PUT(  # noqa: N802
+    path: LiteralString,
+    /,
+    *,
+    json: Any = None,
+    form: Mapping[str, Any] | None = None,
+    content: tuple[bytes, str] | None = None,
+    query: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    **params: Any,
+) -> Request[Any]:
+    """Put one body at `path`; bodies as in POST, parameters as in GET."""
+    return _request("PUT", path, query, headers, params, _body(json, form, content))
+
+
+def PATCH(  # noqa: N802
+    path: LiteralString,
+    /,
+    *,
+    json: Any = None,
+    form: Mapping[str, Any] | None = None,
+    content: tuple[bytes, str] | None = None,
+    query: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    **params: Any,
+) -> Request[Any]:
+    """Patch `path` with one body; bodies as in POST, parameters as in GET."""
+    return _request("PATCH", path, query, headers, params, _body(json, form, content))
+
+
+def FOLLOW(url: str, /, *, headers: Mapping[str, str] | None = None) -> Request[Any]:  # noqa: N802
+    """Get a link that an upstream gave, absolute or relative to the upstream's base URL.
+
+    A link to any other origin is not followed: the call fails with `http_request_denied`.
+    """
+    if not url or _FORBIDDEN.search(url):
+        raise InvalidParameter("url", url, "not a link that can be followed")
+    return Request("GET", "", _headers(headers), None, safe=True, link=url, template="(link)")
+
+
+def template_faults(path: str) -> str | None:
+    """Say in half a sentence what is wrong with a path template, or None if nothing is."""
+    literal = _PLACEHOLDER.sub("x", path)
+    if not path.startswith("/"):
+        return "must start with /"
+    if "?" in path or "#" in path:
+        return "must hold no query or fragment: give those as keyword arguments"
+    if not _LITERAL.fullmatch(literal):
+        return "has a character that must be percent-encoded, or a brace without its pair"
+    segments = literal.split("/")[1:]
+    if any(segment in {".", ".."} for segment in segments) or "" in segments[:-1]:
+        return "must hold no empty, . or .. segment"
+    return None
+
+
+def placeholders(path: str) -> tuple[str, ...]:
+    """Return the names a path template is filled from, in order."""
+    return tuple(_PLACEHOLDER.findall(path))
+
+
+@lru_cache(maxsize=4096)
+def _parts(path: str) -> tuple[tuple[str, str], ...]:
+    """Split a template into (literal, name) pairs, the last name empty; refuses a wrong template once, at first use."""
+    if fault := template_faults(path):
+        message = f"path {path!r} {fault}"
+        raise ValueError(message)
+    pieces = _PLACEHOLDER.split(path)
+    return tuple(zip(pieces[::2], [*pieces[1::2], ""], strict=True))
+
+
+def _request(  # noqa: PLR0913 - what a request is made of
+    method: str,
+    path: str,
+    query: Mapping[str, Any] | None,
+    headers: Mapping[str, str] | None,
+    params: dict[str, Any],
+    body: Body | None = None,
+    *,
+    safe: bool = False,
+) -> Request[Any]:
+    target = _path(path, params)
+    pairs = _query({**params, **query} if query else params)
+    if pairs:
+        target = f"{target}?{pairs}"
+    return Request(method, target, _headers(headers), body, safe or method in SAFE_METHODS, None, path)
+
+
+def _path(path: str, params: dict[str, Any]) -> str:
+    """Fill a template, taking from `params` what it uses, so that the rest is the query."""
+    filled = []
+    used = []
+    for literal, name in _parts(path):
+        filled.append(literal)
+        if name:
+            if name not in params:
+                message = f"path {path!r} names {{{name}}}, which is not given"
+                raise TypeError(message)
+            filled.append(_segment(name, params[name]))
+            used.append(name)
+    for name in used:
+        params.pop(name, None)
+    return "".join(filled)
+
+
+def _segment(name: str, value: object) -> str:
+    text = _plain(name, value)
+    if text in {"", ".", ".."}:
+        raise InvalidParameter(name, value, "cannot stand in a path: it is empty, . or ..")
+    return _quoted(name, text)
+
+
+def _query(params: Mapping[str, Any]) -> str:
+    pairs = []
+    for name, value in params.items():
+        if value is None:
+            continue
+        values = value if isinstance(value, (list, tuple, set, frozenset)) else (value,)
+        pairs.extend(f"{quote(name, safe='')}={_quoted(name, _plain(name, item))}" for item in values)
+    return "&".join(pairs)
+
+
+def _quoted(name: str, text: str) -> str:
+    if _FORBIDDEN.search(text):
+        raise InvalidParameter(name, text, "holds NUL, CR or LF")
+    try:
+        return quote(text, safe="")
+    except UnicodeEncodeError:
+        raise InvalidParameter(name, text, "is not text that UTF-8 can carry") from None
+
+
+def _plain(name: str, value: object) -> str:  # noqa: PLR0911 - one line a type
+    """Return a value as the text that stands for it in a URL."""
+    if isinstance(value, enum.Enum):
+        return _plain(name, value.value)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidParameter(name, value, "is not a finite number")
+        return repr(value)
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, (uuid.UUID, decimal.Decimal)):
+        return str(value)
+    message = f"{name}: a {type(value).__name__} cannot be put into a URL"
+    raise TypeError(message)
+
+
+def _headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
+    if not headers:
+        return {}
+    for name, value in headers.items():
+        if _FORBIDDEN.search(value):
+            raise InvalidParameter(name, value, "holds NUL, CR or LF")
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _body(json: Any, form: Mapping[str, Any] | None, content: tuple[bytes, str] | None) -> Body | None:
+    if sum(part is not None for part in (json, form, content)) > 1:
+        message = "a request has one body: json, form or content"
+        raise TypeError(message)
+    if content is not None:
+        return Body(*content)
+    if form is not None:
+        return Body(_form(form.items()), "application/x-www-form-urlencoded")
+    if json is not None:
+        return Body(encode(json), "application/json")
+    return None
+
+
+def _form(fields: Iterable[tuple[str, Any]]) -> bytes:
+    """Encode form fields as application/x-www-form-urlencoded; unlike a URL's query they may hold line breaks."""
+    pairs = []
+    for name, value in fields:
+        if value is None:
+            continue
+        values = value if isinstance(value, (list, tuple, set, frozenset)) else (value,)
+        pairs.extend(f"{quote(name, safe='')}={quote(_plain(name, item), safe='')}" for item in values)
+    return "&".join(pairs).encode("ascii")

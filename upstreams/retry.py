@@ -1,0 +1,92 @@
+"""Whether, when and how often a failed attempt is made again: tenacity, given our table of faults and our deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import email.utils
+from collections.abc import Awaitable, Callable
+
+import tenacity
+
+from upstreams.deadline import Deadline
+from upstreams.fault import Fault
+from upstreams.outcome import Attempt
+from upstreams.upstream import Retry
+
+_TOO_MANY = 429
+_LONGEST_ASKED = 86400.0
+
+Turn = Callable[[], Awaitable[Attempt]]
+Scheduled = Callable[[Attempt, float], None]
+
+
+def worth_retrying(policy: Retry, attempt: Attempt) -> bool:
+    """Decide from the fault alone whether a repeat may end better."""
+    if attempt.fault is Fault.HTTP_RESPONSE_STATUS:
+        asked = attempt.status != _TOO_MANY or attempt.retry_after is not None
+        return attempt.status in policy.statuses and asked
+    return attempt.fault is not None and attempt.fault.retryable
+
+
+async def retry(policy: Retry, first: Attempt, turn: Turn, deadline: Deadline, scheduled: Scheduled) -> Attempt:
+    """Go on from a failed first attempt until one succeeds, or none is left, or the next would miss the deadline.
+
+    Returns the last attempt made. `turn` makes an attempt; `scheduled` is told of each wait, in seconds. tenacity costs
+    more than a whole attempt's bookkeeping, so it is entered only here, and is handed the first attempt as its own.
+    """
+    replay: list[Attempt] = [first]
+
+    async def next_turn() -> Attempt:
+        return replay.pop() if replay else await turn()
+
+    # One controller a call: tenacity keeps the state of a run on it.
+    controller = tenacity.AsyncRetrying(
+        sleep=asyncio.sleep,
+        retry=tenacity.retry_if_result(lambda attempt: worth_retrying(policy, attempt)),
+        wait=_wait(policy),
+        stop=tenacity.stop_any(tenacity.stop_after_attempt(policy.attempts), _would_miss(deadline)),
+        before_sleep=lambda state: scheduled(_last(state), state.upcoming_sleep),
+        retry_error_callback=_last,
+    )
+    return await controller(next_turn)
+
+
+def retry_after(value: str | None) -> float | None:
+    """Read a Retry-After header (RFC 9110 section 10.2.3), seconds or a date, as seconds from now; None if it is neither."""
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), _LONGEST_ASKED)
+    try:
+        when = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=datetime.UTC)
+    seconds = (when - datetime.datetime.now(datetime.UTC)).total_seconds()
+    return min(max(seconds, 0.0), _LONGEST_ASKED)
+
+
+def _last(state: tenacity.RetryCallState) -> Attempt:
+    assert state.outcome is not None  # noqa: S101 - tenacity calls back only after an attempt
+    attempt: Attempt = state.outcome.result()
+    return attempt
+
+
+def _wait(policy: Retry) -> Callable[[tenacity.RetryCallState], float]:
+    """Full jitter, unless the upstream asked for a longer wait."""
+    jitter = tenacity.wait_random_exponential(multiplier=policy.first_wait, max=policy.longest_wait)
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        return max(jitter(state), _last(state).retry_after or 0.0)
+
+    return wait
+
+
+def _would_miss(deadline: Deadline) -> Callable[[tenacity.RetryCallState], bool]:
+    def stop(state: tenacity.RetryCallState) -> bool:
+        return state.upcoming_sleep >= deadline.remaining()
+
+    return stop

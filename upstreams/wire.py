@@ -1,0 +1,190 @@
+"""One HTTP exchange: a request goes out on a connection, an answer is read within limits, or aiohttp's error is named.
+
+The one place that knows aiohttp's ways. Its hidden retry is off (a private switch, guarded by a test that counts),
+it follows no redirect, keeps no cookie, reads no proxy settings and inflates nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from upstreams.fault import Fault
+from upstreams.inflate import CODINGS, BodyIncomplete, BodyTooLarge, CodingError, Inflater
+from upstreams.upstream import Upstream
+from upstreams.values import Unreadable
+
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
+_STATUS_LINE: Final = range(200, 600)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """An upstream's answer, read whole and inflated."""
+
+    status: int
+    headers: Mapping[str, str]
+    content_type: str
+    charset: str | None
+    body: bytes
+
+
+class Trip:
+    """What is known of one attempt on the wire while it is under way: whether it was sent, and on which connection."""
+
+    __slots__ = ("conn", "sent", "status")
+
+    def __init__(self) -> None:
+        self.sent = False
+        self.conn: Literal["new", "reused"] | None = None
+        self.status: int | None = None
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Ride along with aiohttp's request, as its client middleware."""
+        request.trip = self  # type: ignore[attr-defined] # _Ride declares it
+        return await handler(request)
+
+
+class _Ride(aiohttp.ClientRequest):
+    """Tells its Trip the moment bytes may leave: neither tracing nor exceptions say so this cheaply."""
+
+    trip: Trip
+
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        self.trip.sent = True
+        self.trip.conn = "reused" if getattr(conn.protocol, "_tributary_used", False) else "new"
+        conn.protocol._tributary_used = True  # type: ignore[union-attr] # noqa: SLF001 - our own mark
+        return await super().send(conn)
+
+
+def open_session(upstream: Upstream) -> aiohttp.ClientSession:
+    """Open the session and connector of one upstream; must run in the loop that will use it."""
+    connector = aiohttp.TCPConnector(
+        limit=0,  # the client's own permits come first, and say so when they run out
+        ssl=upstream.tls or True,
+        keepalive_timeout=4.0,  # below the 5 s after which common servers close idle connections
+    )
+    session = aiohttp.ClientSession(
+        connector=connector,
+        request_class=_Ride,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=_NO_TIMEOUT,
+        auto_decompress=False,
+        trust_env=False,
+        skip_auto_headers=("Content-Type",),
+    )
+    session._retry_connection = False  # noqa: SLF001 - or aiohttp sends some requests twice, unseen
+    return session
+
+
+async def exchange(  # noqa: PLR0913 - what one exchange is made of
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes | None,
+    limit: int,
+    trip: Trip,
+) -> Answer:
+    """Send one request and read its whole answer, at most `limit` bytes of it once inflated.
+
+    Raises what `fault_of` names; the connection is given up unless the answer was read to its end.
+    """
+    async with session.request(
+        method,
+        URL(url, encoded=True),
+        headers=headers,
+        data=body,
+        allow_redirects=False,
+        middlewares=(trip,),
+    ) as response:
+        trip.status = response.status
+        if response.status not in _STATUS_LINE:
+            raise ProtocolError
+        content = await _read(response, limit)
+        return Answer(response.status, response.headers, response.content_type, response.charset, content)
+
+
+class ProtocolError(Exception):
+    """An answer that HTTP does not allow here."""
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    if (response.content_length or 0) > limit:
+        raise BodyTooLarge
+    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding == "identity":
+        return await _read_plain(response, limit)
+    if coding not in CODINGS:
+        raise CodingError(coding)
+    return await _read_coded(response, Inflater(coding, limit))
+
+
+async def _read_plain(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    if response.content_length is not None:
+        return await response.content.read()
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > limit:
+            raise BodyTooLarge
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def _read_coded(response: aiohttp.ClientResponse, inflater: Inflater) -> bytes:
+    chunks = []
+    empty = True
+    async for chunk in response.content.iter_any():
+        empty = False
+        chunks.append(inflater.feed(chunk))
+    if not empty:
+        inflater.close()
+    return b"".join(chunks)
+
+
+#: The first row whose class fits names the fault, so subclasses come before their bases.
+_FAULTS: Final[tuple[tuple[type[BaseException], Fault], ...]] = (
+    (aiohttp.ClientConnectorDNSError, Fault.DNS_ERROR),
+    (aiohttp.ClientConnectorCertificateError, Fault.TLS_CERTIFICATE_ERROR),
+    (ssl.SSLCertVerificationError, Fault.TLS_CERTIFICATE_ERROR),
+    (aiohttp.ClientSSLError, Fault.TLS_PROTOCOL_ERROR),
+    (ssl.SSLError, Fault.TLS_PROTOCOL_ERROR),
+    (aiohttp.ClientConnectorError, Fault.CONNECTION_REFUSED),
+    (aiohttp.ServerTimeoutError, Fault.CONNECTION_TIMEOUT),
+    (aiohttp.ServerConnectionError, Fault.CONNECTION_TERMINATED),
+    (aiohttp.ClientPayloadError, Fault.HTTP_RESPONSE_INCOMPLETE),
+    (aiohttp.ClientOSError, Fault.CONNECTION_TERMINATED),
+    (aiohttp.ClientResponseError, Fault.HTTP_PROTOCOL_ERROR),
+    (BodyTooLarge, Fault.HTTP_RESPONSE_BODY_SIZE),
+    (CodingError, Fault.HTTP_RESPONSE_CONTENT_CODING),
+    (BodyIncomplete, Fault.HTTP_RESPONSE_INCOMPLETE),
+    (ProtocolError, Fault.HTTP_PROTOCOL_ERROR),
+    (aiohttp.InvalidURL, Fault.HTTP_REQUEST_DENIED),
+    (OSError, Fault.CONNECTION_TERMINATED),
+)
+
+
+def fault_of(error: Exception) -> Fault:
+    """Name what went wrong in an exchange. Anything unknown is a mistake of ours, and says so."""
+    if isinstance(error, Unreadable):
+        return error.fault
+    for kind, fault in _FAULTS:
+        if isinstance(error, kind):
+            return fault
+    return Fault.PROXY_INTERNAL_ERROR
+
+
+def timeout_fault(trip: Trip) -> Fault:
+    """Name an attempt's own timeout by how far it had come."""
+    return Fault.HTTP_RESPONSE_TIMEOUT if trip.sent else Fault.CONNECTION_TIMEOUT
+
+
