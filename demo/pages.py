@@ -157,7 +157,7 @@ class CheckoutPage(AggregateView):
 async def compare(request: HttpRequest) -> HttpResponse:
     """Compare stones side by side: `?sku=D-00001&sku=D-00002`. A function view with the same runtime as the pages."""
     skus = request.GET.getlist("sku")
-    if not 2 <= len(skus) <= 4:  # noqa: PLR2004 - what fits side by side
+    if not 2 <= len(skus) <= 4:
         raise Problem(400, detail="name two to four stones: ?sku=...&sku=...")
     async with fan_out(request, deadline=1.5) as fan:
         products = [fan.call("catalog", GET("/products/{sku}", sku=sku), Product, passthrough=(404,)) for sku in skus]

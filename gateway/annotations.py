@@ -1,4 +1,4 @@
-"""Reading annotations: what a function says it takes and gives, and whether one type can stand where another is wanted."""
+"""Reading annotations: what a function takes and gives, and whether one type can stand where another is wanted."""
 
 from __future__ import annotations
 

@@ -34,8 +34,9 @@ class Answer(msgspec.Struct, Generic[T], frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One call without its value, as `errors` shows it. `because` names the call whose lack made this one be skipped;
-    `keys` are those a join lost.
+    """One call without its value, as `errors` shows it.
+
+    `because` names the call whose lack made this one be skipped; `keys` are those a join lost.
     """
 
     upstream: str | None
@@ -48,7 +49,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     keys: list[Any] | None = None
 
 
-class Problem(Exception):  # noqa: N818 - the word of RFC 9457, and of the people who raise it
+class Problem(Exception):
     """A failed request as problem+json (RFC 9457). May be raised in a call method or in `merge`.
 
     `extensions` become further members of the document; `headers` go beside it.
@@ -86,10 +87,12 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457, and of the peopl
         return encode({**members, **self.extensions})
 
 
-class CallFailed(Exception):  # noqa: N818 - what it says is what happened
+class CallFailed(Exception):
     """A required call has no value. Raised by awaiting a `fan.call`; on a page it never leaves the fan-out."""
 
-    def __init__(self, call: str, failure: Failure, *, passthrough: bool = False, retry_after: float | None = None) -> None:
+    def __init__(
+        self, call: str, failure: Failure, *, passthrough: bool = False, retry_after: float | None = None
+    ) -> None:
         super().__init__(f"{call}: {failure.error.word}")
         self.call = call
         self.failure = failure
@@ -101,7 +104,9 @@ class CallFailed(Exception):  # noqa: N818 - what it says is what happened
         if self.passthrough and self.failure.status is not None:
             return Problem(self.failure.status, kind="passthrough", errors={**errors, self.call: self.failure})
         status = _page_status(self.failure)
-        headers = {"Retry-After": str(math.ceil(self.retry_after or 1))} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+        headers = (
+            {"Retry-After": str(math.ceil(self.retry_after or 1))} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+        )
         return Problem(
             status,
             _TITLES.get(status),

@@ -28,7 +28,11 @@ from upstreams.upstream import Upstream
 _MAKERS: Final = frozenset({"GET", "HEAD", "DELETE", "POST", "PUT", "PATCH"})
 _OWN_KEYWORDS: Final = frozenset({"query", "headers", "json", "form", "content", "safe"})
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
-_CONVERTED: Final[tuple[tuple[type, Any], ...]] = ((IntConverter, int), (UUIDConverter, uuid.UUID), (StringConverter, str))
+_CONVERTED: Final[tuple[tuple[type, Any], ...]] = (
+    (IntConverter, int),
+    (UUIDConverter, uuid.UUID),
+    (StringConverter, str),
+)
 
 
 class Route(NamedTuple):
@@ -132,7 +136,7 @@ def _route_faults(route: Route) -> Iterator[CheckMessage]:
     for name, wanted in page.plan.kwargs.items():
         if name not in route.kwargs:
             yield Error(
-                f"{page.__qualname__} has a parameter {name!r} that is neither a call nor in the URL {route.pattern!r}.",
+                f"{page.__qualname__} has a parameter {name!r}, neither a call nor in the URL {route.pattern!r}.",
                 hint=f"Known calls: {', '.join(page.plan.nodes)}; in the URL: {', '.join(route.kwargs) or 'nothing'}.",
                 obj=page,
                 id="gateway.E003",

@@ -20,7 +20,9 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Conf:
-    """`upstreams` is UPSTREAMS; `name` (GATEWAY_NAME) is this deployment's in Via and Proxy-Status; `server_timing`
+    """The gateway's settings.
+
+    `upstreams` is UPSTREAMS; `name` (GATEWAY_NAME) is this deployment's in Via and Proxy-Status; `server_timing`
     (GATEWAY_SERVER_TIMING) adds the header of that name; `page_middleware` (PAGE_MIDDLEWARE) are the dotted paths of
     the native async middleware around pages.
     """

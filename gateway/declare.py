@@ -57,7 +57,9 @@ class Declared(Generic[S, P, T]):
 
     kind = "call"
 
-    def __init__(self, function: Callable[Concatenate[S, P], T], upstream: str, name: str | None, policy: Policy) -> None:
+    def __init__(
+        self, function: Callable[Concatenate[S, P], T], upstream: str, name: str | None, policy: Policy
+    ) -> None:
         self.function = function
         self.upstream = upstream
         self.policy = policy
@@ -83,7 +85,7 @@ class Declared(Generic[S, P, T]):
 class Joined(Declared[S, P, T]):
     """A declared join: a method that asks for rows by key, and beside it the function that tells the keys."""
 
-    def __init__(  # noqa: PLR0913 - what a join is made of
+    def __init__(
         self,
         kind: str,
         function: Callable[Concatenate[S, P], T],
@@ -110,7 +112,7 @@ class Joined(Declared[S, P, T]):
         return function
 
 
-def call(  # noqa: PLR0913 - each is a choice of its own, and has a default
+def call(
     upstream: str,
     *,
     optional: bool = False,
@@ -134,7 +136,7 @@ def call(  # noqa: PLR0913 - each is a choice of its own, and has a default
     return lambda function: Declared(function, upstream, name, policy)
 
 
-def batch(  # noqa: PLR0913 - each is a choice of its own, and has a default
+def batch(
     upstream: str,
     *,
     key: str | Callable[[Any], Any],
@@ -149,7 +151,10 @@ def batch(  # noqa: PLR0913 - each is a choice of its own, and has a default
     after: tuple[str, ...] = (),
     decode: Callable[[bytes], Any] | None = None,
     name: str | None = None,
-) -> Callable[[Callable[Concatenate[S, list[K], P], Request[list[T]] | None]], Joined[S, Concatenate[list[K], P], Request[list[T]] | None]]:
+) -> Callable[
+    [Callable[Concatenate[S, list[K], P], Request[list[T]] | None]],
+    Joined[S, Concatenate[list[K], P], Request[list[T]] | None],
+]:
     """Declare a join over a bulk endpoint: the method asks for a list of keys, and gets rows in any order.
 
     The keys come from the method decorated with `@<name>.keys`; they are de-duplicated, cut into chunks of `size`, and
@@ -163,7 +168,7 @@ def batch(  # noqa: PLR0913 - each is a choice of its own, and has a default
     )
 
 
-def each(  # noqa: PLR0913 - each is a choice of its own, and has a default
+def each(
     upstream: str,
     *,
     concurrency: int = 8,
@@ -176,7 +181,7 @@ def each(  # noqa: PLR0913 - each is a choice of its own, and has a default
     decode: Callable[[bytes], Any] | None = None,
     name: str | None = None,
 ) -> Callable[[Callable[Concatenate[S, K, P], Request[T] | None]], Joined[S, Concatenate[K, P], Request[T] | None]]:
-    """Declare a join where only a single-item endpoint exists: one call per distinct key, at most `concurrency` at once.
+    """Declare a join over a single-item endpoint: one call per distinct key, at most `concurrency` at once.
 
     Keys and value as in `batch`. A key whose answer has an `absent` status is not in the mapping.
     """
@@ -203,7 +208,7 @@ def part(
     after: tuple[str, ...] = (),
     name: str | None = None,
 ) -> Callable[[Callable[Concatenate[S, P], Awaitable[T]]], Part[S, P, T]]: ...
-def part(  # noqa: PLR0913 - each is a choice of its own, and has a default
+def part(
     function: Any = None,
     /,
     *,
@@ -224,7 +229,7 @@ def part(  # noqa: PLR0913 - each is a choice of its own, and has a default
     return lambda function: Part(function, "", name, policy)
 
 
-def _policy(  # noqa: PLR0913 - the decorators' common part
+def _policy(
     optional: bool,  # noqa: FBT001
     fallback: Any,
     absent: tuple[int, ...],
@@ -245,7 +250,7 @@ def _policy(  # noqa: PLR0913 - the decorators' common part
 
 
 def declared_in(page: type) -> Mapping[str, Declared[Any, ..., Any]]:
-    """Collect a page's declarations by attribute, its bases' first; a later one under the same attribute takes its place."""
+    """Collect a page's declarations by attribute, its bases' first; a later one of that name takes an earlier's place."""
     found: dict[str, Declared[Any, ..., Any]] = {}
     for owner in reversed(page.__mro__):
         for attribute, value in vars(owner).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, Self, TypeVar, overload
 
 from gateway.answer import CallFailed, Failure, failure_of
 from gateway.tasks import reap
@@ -44,7 +44,7 @@ class Fan:
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self.failures: dict[str, Failure] = {}
 
-    async def __aenter__(self) -> Fan:
+    async def __aenter__(self) -> Self:
         """Enter the block whose end is every call's end."""
         return self
 
@@ -59,7 +59,7 @@ class Fan:
     ) -> Pending[T | None]: ...  # fmt: skip
     @overload
     def call(
-        self, upstream: str, request: Request[Any], type_: type[T], *, optional: bool = ...,
+        self, upstream: str, request: Request[Any], type_: type[T], *, optional: Literal[False] = ...,
         absent: tuple[int, ...] = ..., passthrough: tuple[int, ...] = ..., name: str | None = ...,
     ) -> Pending[T]: ...  # fmt: skip
     @overload
@@ -69,10 +69,10 @@ class Fan:
     ) -> Pending[JSON | None]: ...  # fmt: skip
     @overload
     def call(
-        self, upstream: str, request: Request[Any], *, optional: bool = ...,
+        self, upstream: str, request: Request[Any], *, optional: Literal[False] = ...,
         absent: tuple[int, ...] = ..., passthrough: tuple[int, ...] = ..., name: str | None = ...,
     ) -> Pending[JSON]: ...  # fmt: skip
-    def call(  # noqa: PLR0913 - as on a page
+    def call(
         self,
         upstream: str,
         request: Request[Any],

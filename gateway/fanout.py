@@ -14,7 +14,8 @@ from gateway.plan import Join, Node, Plan
 from gateway.tasks import together
 from upstreams import Call, Deadline, Fault, Inbound, InvalidParameter, Outcome, Request, Sender
 
-class Unusable(Exception):  # noqa: N818 - becomes the page's 400 at once
+
+class Unusable(Exception):
     """A value of the client's that fits into no request. `field` is where the client gave it."""
 
     def __init__(self, field: str, error: InvalidParameter) -> None:
@@ -29,7 +30,7 @@ class FanOut:
     `inputs` are the URL kwargs, `query`, `body` and `request` by name. `settled` is told of each call as it ends.
     """
 
-    def __init__(  # noqa: PLR0913 - what a fan-out is made of
+    def __init__(
         self,
         plan: Plan,
         page: object,
@@ -163,7 +164,7 @@ class FanOut:
         self._wake()
         await self._until(lambda: (self._done | self._writing).issuperset(self.plan.required))
 
-    def request(self, node: Node, *keys: Any) -> Request[Any] | None | Failure:
+    def request(self, node: Node, *keys: Any) -> Request[Any] | Failure | None:
         """Ask a declaration for its request; a value that fits into none is the client's mistake or a failure."""
         method = getattr(self.page, node.attribute)
         try:
@@ -205,7 +206,7 @@ class FanOut:
 
 
 def passes_through(node: Node, outcome: Outcome) -> bool:
-    """Tell whether an upstream's error status is to be the page's: the call says so, or its upstream for required ones."""
+    """Tell whether an error status is to be the page's: the call says so, or its upstream does for required calls."""
     if outcome.fault is not Fault.HTTP_RESPONSE_STATUS:
         return False
     return outcome.status in node.policy.passthrough or (outcome.passthrough and node.required)
@@ -327,11 +328,13 @@ def _first(lost: tuple[int, Failure]) -> int:
 async def _make_part(fan_out: FanOut, node: Node) -> None:
     """Run a part's coroutine with a fan of its own, within the page's deadline."""
     method = getattr(fan_out.page, node.attribute)
-    fan = Fan(fan_out.sender, fan_out.inbound, fan_out.deadline, prefix=f"{node.name}.", gate=lambda: fan_out.gate(node))
+    fan = Fan(
+        fan_out.sender, fan_out.inbound, fan_out.deadline, prefix=f"{node.name}.", gate=lambda: fan_out.gate(node)
+    )
+    timer = asyncio.timeout_at(fan_out.deadline.at)
     try:
-        async with asyncio.timeout_at(fan_out.deadline.at) as timer:
-            async with fan:
-                value = await method(fan, **fan_out.arguments(node.params))
+        async with timer, fan:
+            value = await method(fan, **fan_out.arguments(node.params))
     except TimeoutError:
         if not timer.expired():
             raise

@@ -2,8 +2,8 @@
 
 The stock handler starts two OS threads for every request, and every MiddlewareMixin middleware hops to one of them and
 back. A page needs neither: it gets its own chain of native async middleware (PAGE_MIDDLEWARE), and its response is
-closed on the loop unless somebody listens who must not be called there. Every other view is served by the stock handler,
-thread-sensitive context and all.
+closed on the loop unless somebody listens who must not be called there. Every other view is served by the stock
+handler, thread-sensitive context and all.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Handler(ASGIHandler):
         super().__init__()
         self._answer_page = _chain(conf().page_middleware, _view_response)
 
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:  # type: ignore[override]
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         if _is_page(scope):
             await self._handle_page(scope, receive, send)
@@ -60,14 +60,16 @@ class Handler(ASGIHandler):
         self, scope: dict[str, Any], body_file: IO[bytes], receive: Receive, send: Send
     ) -> HttpResponseBase | None:
         """Answer, or be cancelled when the client leaves; returns the response to close, if there is one."""
-        request, response = self.create_request(scope, body_file)
+        request, refusal = self.create_request(scope, body_file)
+        response: HttpResponseBase | None = refusal
         departure = asyncio.create_task(_cancel_on_disconnect(receive, asyncio.current_task()))
         try:
             if request is not None:
                 request.resolver_match = scope["tributary.match"]
                 response = await self._answer_page(request)
                 response._handler_class = self.__class__  # type: ignore[attr-defined] # noqa: SLF001 - Django's own
-            await self.send_response(response, send)
+            if response is not None:
+                await self.send_response(response, send)
         except asyncio.CancelledError:
             if not (departure.done() and departure.result()) or _uncancelled() > 0:
                 raise
@@ -143,5 +145,3 @@ def _uncancelled() -> int:
     """Take back the cancellation that a departure made; returns how many others there are."""
     task = asyncio.current_task()
     return task.uncancel() if task is not None else 0
-
-

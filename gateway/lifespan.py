@@ -39,7 +39,9 @@ async def lifespan(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             started = True
             await receive()
     except Exception as error:
-        await send({"type": "lifespan.shutdown.failed" if started else "lifespan.startup.failed", "message": str(error)})
+        await send(
+            {"type": "lifespan.shutdown.failed" if started else "lifespan.startup.failed", "message": str(error)}
+        )
         raise
     finally:
         writer.flush()

@@ -178,6 +178,9 @@ class _Compiler:
             return None
         if declared.kind == "part":
             return self._part_value(declared, hints)
+        return self._request_value(declared, hints)
+
+    def _request_value(self, declared: Declared[Any, ..., Any], hints: dict[str, Any]) -> _Value | None:
         answer, declines = without_none(hints["return"])
         if get_origin(answer) is not Request:
             self._fault(declared.attribute, f"must return Request[T], not {describe(hints['return'])}")
@@ -211,7 +214,8 @@ class _Compiler:
                 return None
             (key_type,) = get_args(key_type)
             (row_type,) = get_args(type_)
-        return _Value(hints, Mapping[key_type, row_type], type_, may_be_none=False, key=key_type, row=row_type)
+        mapping: Any = Mapping
+        return _Value(hints, mapping[key_type, row_type], type_, may_be_none=False, key=key_type, row=row_type)
 
     def _hints(self, where: str, function: Callable[..., Any]) -> dict[str, Any] | None:
         try:
@@ -230,7 +234,7 @@ class _Compiler:
         skip = 1 if declared.kind in {"batch", "each", "part"} else 0
         if declared.kind == "part" and params[:1] != ("fan",):
             self._fault(declared.attribute, "its first parameter is the fan: async def f(self, fan: Fan, ...)")
-        join = self._join(declared, value, values) if isinstance(declared, Joined) else None
+        join = self._join(declared, value) if isinstance(declared, Joined) else None
         own = params[skip:]
         needs, strict = self._needs(declared, own, value.hints, values)
         if join is not None:
@@ -271,7 +275,11 @@ class _Compiler:
                 self._fault(declared.attribute, f"after names {name!r}, which is no call of this page")
 
     def _needs(
-        self, declared: Declared[Any, ..., Any], params: tuple[str, ...], hints: dict[str, Any], values: dict[str, _Value]
+        self,
+        declared: Declared[Any, ..., Any],
+        params: tuple[str, ...],
+        hints: dict[str, Any],
+        values: dict[str, _Value],
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Sort parameters into calls and inputs; return the calls needed, and those whose value is indispensable."""
         needs, strict = [], []
@@ -290,7 +298,9 @@ class _Compiler:
         inner, takes_none = without_none(wanted)
         given, _ = without_none(value.type)
         if not accepts(inner, given) or (admits(value.type) and not takes_none and not admits(wanted)):
-            self._fault(where, f"parameter {param!r} is {describe(wanted)}, call {param!r} gives {describe(value.type)}")
+            self._fault(
+                where, f"parameter {param!r} is {describe(wanted)}, call {param!r} gives {describe(value.type)}"
+            )
         return value.may_be_none and not takes_none and not admits(wanted)
 
     def _input(self, where: str, param: str, type_: Any) -> None:
@@ -307,7 +317,7 @@ class _Compiler:
         if param == "claims":
             self._fault(where, "there are no claims: this gateway verifies no tokens")
 
-    def _join(self, declared: Joined[Any, ..., Any], value: _Value, values: dict[str, _Value]) -> Join | None:
+    def _join(self, declared: Joined[Any, ..., Any], value: _Value) -> Join | None:
         keys = getattr(self.page, declared.keys_attribute or "", None)
         if declared.keys_attribute is None or keys is None:
             self._fault(declared.attribute, f"has no keys; add a method decorated with @{declared.attribute}.keys")
@@ -435,7 +445,7 @@ def _in_order(nodes: Mapping[str, Node]) -> list[Node]:
 
 def _cycle_through(name: str, nodes: Mapping[str, Node]) -> tuple[str, ...] | None:
     """Return the way from a node back to itself, or None."""
-    paths = [(name,)]
+    paths: list[tuple[str, ...]] = [(name,)]
     seen: set[str] = set()
     while paths:
         path = paths.pop()

@@ -48,7 +48,9 @@ def problem_of(request: HttpRequest, error: Exception) -> Problem:  # noqa: PLR0
 def _unusable_value(request: HttpRequest, error: InvalidParameter) -> Problem:
     """Tell a value that the client gave to a function view from one that an upstream gave."""
     given = dict(request.GET.lists())
-    given.update({name: [value] for name, value in (request.resolver_match.kwargs if request.resolver_match else {}).items()})
+    given.update(
+        {name: [value] for name, value in (request.resolver_match.kwargs if request.resolver_match else {}).items()}
+    )
     field = next((name for name, values in given.items() if error.value in values), None)
     if field is not None:
         return problem_of(request, Unusable(field, error))
@@ -69,17 +71,17 @@ def problem_response(request: HttpRequest, problem: Problem) -> HttpResponse:
     return response
 
 
-def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001 - Django's signature
     """Answer 400: a URLconf's `handler400`."""
     return problem_response(request, Problem(400))
 
 
-def permission_denied(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001 - Django's signature
     """Answer 403: a URLconf's `handler403`."""
     return problem_response(request, Problem(403))
 
 
-def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001 - Django's signature
     """Answer 404: a URLconf's `handler404`."""
     return problem_response(request, Problem(404))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import http_sf
 
@@ -16,10 +17,11 @@ def proxy_status(errors: Mapping[str, Failure]) -> str:
     The failure that decides a failed page is its last; upstreams are named as in the settings, never by address.
     """
     failure = list(errors.values())[-1]
-    params: dict[str, object] = {"error": http_sf.Token(failure.error.word)}
+    params: dict[str, Any] = {"error": http_sf.Token(failure.error.word)}
     if failure.upstream:
         params["next-hop"] = failure.upstream
     if failure.status is not None:
         params["received-status"] = failure.status
     params["details"] = f"no value: {', '.join(errors)}"
-    return str(http_sf.ser([(http_sf.Token(conf().name), params)]))
+    members: Any = [(http_sf.Token(conf().name), params)]
+    return str(http_sf.ser(members))

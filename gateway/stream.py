@@ -59,7 +59,9 @@ def _line(frame: Mapping[str, Any]) -> bytes:
     return encode(frame).translate(_ONE_LINE)
 
 
-async def _frames(page: AggregateView, request: HttpRequest, inputs: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+async def _frames(
+    page: AggregateView, request: HttpRequest, inputs: Mapping[str, Any]
+) -> AsyncIterator[dict[str, Any]]:
     visit = visit_of(request)
     ended: asyncio.Queue[Node | None] = asyncio.Queue()
     status = 500

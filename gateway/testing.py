@@ -42,7 +42,7 @@ class PageTest(msgspec.Struct, kw_only=True):
         return found
 
 
-def page_test(  # noqa: PLR0913 - what a request is made of
+def page_test(
     page: type[AggregateView],
     *,
     answers: Mapping[str, Any],
@@ -61,7 +61,9 @@ def page_test(  # noqa: PLR0913 - what a request is made of
     return asyncio.run(_run(page, answers, _request(page, method, query, body, headers), kwargs))
 
 
-async def _run(page: type[AggregateView], answers: Mapping[str, Any], request: HttpRequest, kwargs: dict[str, Any]) -> PageTest:
+async def _run(
+    page: type[AggregateView], answers: Mapping[str, Any], request: HttpRequest, kwargs: dict[str, Any]
+) -> PageTest:
     sender = _Answers(answers)
     request.scope = {"state": {"fleet": sender}, "headers": _raw_headers(request)}  # type: ignore[attr-defined]
     view: Callable[..., Any] = page.as_view()

@@ -53,4 +53,4 @@ async def fan_out(request: HttpRequest, *, deadline: float = 2.0) -> AsyncIterat
     """
     visit = visit_of(request)
     async with borrowed_fleet(request) as fleet, ViewFan(fleet, visit.inbound, Deadline.within(deadline), visit) as fan:
-        yield fan  # type: ignore[misc] # __aenter__ returns the same object
+        yield fan

@@ -27,7 +27,7 @@ class Visit:
     """Live: `inbound` is fixed at arrival, `fields` grow until the request is finished."""
 
     def __init__(self, method: str, path: str, headers: Mapping[str, str]) -> None:
-        self.inbound = _inbound(headers)
+        self.inbound = inbound_of(headers)
         self.fields: dict[str, Any] = {"http.request.method": method, "http.route": None, "url.path": path}
         self.streaming = False
         structlog.contextvars.clear_contextvars()
@@ -101,7 +101,8 @@ def headers_of(request: HttpRequest) -> dict[str, str]:
     return headers
 
 
-def _inbound(headers: Mapping[str, str]) -> Inbound:
+def inbound_of(headers: Mapping[str, str]) -> Inbound:
+    """Return what headers say of a request's identity, and make up what they do not say."""
     trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
     trace_id = trace[1] if trace else new_trace_id()
     request_id = headers.get("x-request-id", "")

@@ -13,6 +13,8 @@ MIDDLEWARE = [
     "gateway.middleware.Edge",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 # ... and pages, under the ASGI application, through native async middleware only.
 PAGE_MIDDLEWARE = ["gateway.middleware.Edge"]

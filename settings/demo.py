@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from settings.development import *  # noqa: F403 - what this module is for
+from settings.development import *
 from settings.development import UPSTREAMS as _PLAIN
 
 PAGE_MIDDLEWARE = ["demo.faults.FaultKnob", "gateway.middleware.Edge"]
-MIDDLEWARE = ["demo.faults.FaultKnob", *MIDDLEWARE]  # noqa: F405 - development's
+MIDDLEWARE = ["demo.faults.FaultKnob", *MIDDLEWARE]
 UPSTREAMS = {
     name: replace(upstream, forward_headers=(*upstream.forward_headers, "x-demo-fault"))
     for name, upstream in _PLAIN.items()

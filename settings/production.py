@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from settings import env
-from settings.base import *  # noqa: F403 - what this module is for
+from settings.base import *
 from settings.upstreams import shop
 
 DEBUG = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from settings.base import *  # noqa: F403 - what this module is for
+from settings.base import *
 from upstreams import Upstream
 
 DEBUG = False

@@ -33,7 +33,7 @@ class Call:
 
     __slots__ = ("absent", "attempts", "deadline", "decoder", "inbound", "missing", "name", "nth", "request", "value")
 
-    def __init__(  # noqa: PLR0913 - what a call is made of
+    def __init__(
         self,
         name: str,
         request: Request[Any],
@@ -59,7 +59,7 @@ class Call:
         if answer.status in self.absent:
             self.missing = True
             return None, None
-        if not 200 <= answer.status < 300 or answer.status == 206:  # noqa: PLR2004 - HTTP's own ranges
+        if not 200 <= answer.status < 300 or answer.status == 206:
             return Fault.HTTP_RESPONSE_STATUS, None
         if answer.body and self.decoder.wants_json and (fault := not_json(answer)):
             return Fault.BODY_MALFORMED, fault
@@ -70,7 +70,9 @@ class Call:
 class Client:
     """Speaks to one upstream: `send` is all there is to it. Live: prints what it is busy with."""
 
-    def __init__(self, name: str, upstream: Upstream, session: aiohttp.ClientSession, journal: Journal, via: str) -> None:
+    def __init__(
+        self, name: str, upstream: Upstream, session: aiohttp.ClientSession, journal: Journal, via: str
+    ) -> None:
         self.name = name
         self.upstream = upstream
         self._session = session
@@ -93,14 +95,11 @@ class Client:
         return f"<Client {self.name} permits={self._permits._value} outliving={len(self._outliving)}>"  # noqa: SLF001
 
     async def send(self, call: Call) -> Outcome:
-        """Make a call and return its outcome: whatever an upstream does is in there, and only cancellation is raised."""
+        """Make a call and return its outcome: whatever an upstream does is in it, and only cancellation is raised."""
         policy = self.upstream.retry
         attempt = await self._turn(call)
-        if attempt.fault is not None and policy is not None and policy.attempts > 1 and self._may_repeat(call.request):
-            if worth_retrying(policy, attempt):
-                attempt = await retry(
-                    policy, attempt, lambda: self._turn(call), call.deadline, self._scheduled(call)
-                )
+        if policy is not None and self._may_repeat(call.request) and worth_retrying(policy, attempt):
+            attempt = await retry(policy, attempt, lambda: self._turn(call), call.deadline, self._scheduled(call))
         return Outcome(
             upstream=self.name,
             value=call.value,
@@ -242,7 +241,7 @@ class Client:
         return Attempt(number=call.attempts, span_id="", start=start, duration=0.0, fault=fault, detail=detail)
 
     async def _outlive(self, attempt: Coroutine[Any, Any, Attempt], call: Call) -> Attempt:
-        """Wait for a write until the deadline, and leave it running to its own timeout past that or past cancellation."""
+        """Wait for a write until the deadline; past that, or past cancellation, it runs on to its own timeout."""
         task = asyncio.create_task(attempt)
         self._outliving.add(task)
         task.add_done_callback(self._outliving.discard)

@@ -11,7 +11,7 @@ from typing import Self
 
 
 class Fault(enum.Enum):
-    """One row a way to fail: `word`, `retryable` (for requests that may be repeated), `blames` (the upstream), `status`."""
+    """One row a way to fail: `word`, `retryable` (for requests that may be), `blames` (the upstream), `status`."""
 
     #                                                       retryable  blames  status
     DNS_TIMEOUT = ("dns_timeout",                            True,      True,   504)  # fmt: skip

@@ -36,7 +36,9 @@ class Fleet:
 
 
 @asynccontextmanager
-async def open_fleet(table: Mapping[str, Upstream], journal: Journal, *, via: str = "tributary") -> AsyncIterator[Fleet]:
+async def open_fleet(
+    table: Mapping[str, Upstream], journal: Journal, *, via: str = "tributary"
+) -> AsyncIterator[Fleet]:
     """Open one session and connector per upstream in the running loop, and close them at the end.
 
     Raises UpstreamTableError, before anything is opened, when the table cannot be used. `via` names this gateway to

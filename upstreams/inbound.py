@@ -1,4 +1,4 @@
-"""What the client's request hands on to the upstreams: its identity, its trace, and the headers that may be forwarded."""
+"""What the client's request hands on to the upstreams: its identity, its trace, the headers that may be forwarded."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Inbound(msgspec.Struct, frozen=True, kw_only=True):
 
 def new_trace_id() -> str:
     """Return 16 random bytes in hex; they name a request, and guard nothing."""
-    return f"{random.getrandbits(128) or 1:032x}"  # noqa: S311 - an identifier, not a secret
+    return f"{random.getrandbits(128) or 1:032x}"
 
 
 def new_span_id() -> str:
     """Return 8 random bytes in hex."""
-    return f"{random.getrandbits(64) or 1:016x}"  # noqa: S311 - an identifier, not a secret
+    return f"{random.getrandbits(64) or 1:016x}"

@@ -12,7 +12,7 @@ _GZIP: Final = zlib.MAX_WBITS | 16
 CODINGS: Final = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
 
 
-class BodyTooLarge(Exception):  # noqa: N818 - becomes a fault where the attempt is made
+class BodyTooLarge(Exception):
     """More bytes than an upstream's `max_body`."""
 
 
@@ -20,7 +20,7 @@ class CodingError(Exception):
     """Bytes that are not in the content coding they are said to be in."""
 
 
-class BodyIncomplete(Exception):  # noqa: N818
+class BodyIncomplete(Exception):
     """A compressed body whose end is missing."""
 
 

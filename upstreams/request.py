@@ -1,4 +1,4 @@
-"""What is asked of an upstream: method, path, query, headers and body, rendered so that no value can change its shape."""
+"""What is asked of an upstream, rendered so that no value can change the request's shape."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LITERAL = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*")
 _FORBIDDEN = re.compile("[\0\r\n]")
 
 
-class InvalidParameter(ValueError):  # noqa: N818 - named for what is wrong, as its sentence is shown to people
+class InvalidParameter(ValueError):
     """A value that cannot stand where a request puts it. `name` and `value` say which, `reason` why."""
 
     def __init__(self, name: str, value: object, reason: str) -> None:
@@ -76,7 +76,7 @@ class Request(msgspec.Struct, Generic[T_co], frozen=True):
         return self.method, self.target, dict(self.headers), self.body, self.safe, self.link
 
 
-def GET(  # noqa: N802 - HTTP methods are written in capitals
+def GET(
     path: LiteralString,
     /,
     *,
@@ -93,7 +93,7 @@ def GET(  # noqa: N802 - HTTP methods are written in capitals
     return _request("GET", path, query, headers, params)
 
 
-def HEAD(  # noqa: N802
+def HEAD(
     path: LiteralString,
     /,
     *,
@@ -105,7 +105,7 @@ def HEAD(  # noqa: N802
     return _request("HEAD", path, query, headers, params)
 
 
-def DELETE(  # noqa: N802
+def DELETE(
     path: LiteralString,
     /,
     *,
@@ -117,7 +117,7 @@ def DELETE(  # noqa: N802
     return _request("DELETE", path, query, headers, params)
 
 
-def POST(  # noqa: N802
+def POST(
     path: LiteralString,
     /,
     *,
@@ -137,7 +137,7 @@ def POST(  # noqa: N802
     return _request("POST", path, query, headers, params, _body(json, form, content), safe=safe)
 
 
-def PUT(  # noqa: N802
+def PUT(
     path: LiteralString,
     /,
     *,
@@ -152,7 +152,7 @@ def PUT(  # noqa: N802
     return _request("PUT", path, query, headers, params, _body(json, form, content))
 
 
-def PATCH(  # noqa: N802
+def PATCH(
     path: LiteralString,
     /,
     *,
@@ -167,7 +167,7 @@ def PATCH(  # noqa: N802
     return _request("PATCH", path, query, headers, params, _body(json, form, content))
 
 
-def FOLLOW(url: str, /, *, headers: Mapping[str, str] | None = None) -> Request[Any]:  # noqa: N802
+def FOLLOW(url: str, /, *, headers: Mapping[str, str] | None = None) -> Request[Any]:
     """Get a link that an upstream gave, absolute or relative to the upstream's base URL.
 
     A link to any other origin is not followed: the call fails with `http_request_denied`.
@@ -207,7 +207,7 @@ def _parts(path: str) -> tuple[tuple[str, str], ...]:
     return tuple(zip(pieces[::2], [*pieces[1::2], ""], strict=True))
 
 
-def _request(  # noqa: PLR0913 - what a request is made of
+def _request(
     method: str,
     path: str,
     query: Mapping[str, Any] | None,
@@ -249,7 +249,7 @@ def _segment(name: str, value: object) -> str:
 
 
 def _query(params: Mapping[str, Any]) -> str:
-    pairs = []
+    pairs: list[str] = []
     for name, value in params.items():
         if value is None:
             continue
@@ -313,7 +313,7 @@ def _body(json: Any, form: Mapping[str, Any] | None, content: tuple[bytes, str] 
 
 def _form(fields: Iterable[tuple[str, Any]]) -> bytes:
     """Encode form fields as application/x-www-form-urlencoded; unlike a URL's query they may hold line breaks."""
-    pairs = []
+    pairs: list[str] = []
     for name, value in fields:
         if value is None:
             continue

@@ -45,7 +45,7 @@ async def retry(policy: Retry, first: Attempt, turn: Turn, deadline: Deadline, s
         sleep=asyncio.sleep,
         retry=tenacity.retry_if_result(lambda attempt: worth_retrying(policy, attempt)),
         wait=_wait(policy),
-        stop=tenacity.stop_any(tenacity.stop_after_attempt(policy.attempts), _would_miss(deadline)),
+        stop=_stop(policy, deadline),
         before_sleep=lambda state: scheduled(_last(state), state.upcoming_sleep),
         retry_error_callback=_last,
     )
@@ -53,7 +53,7 @@ async def retry(policy: Retry, first: Attempt, turn: Turn, deadline: Deadline, s
 
 
 def retry_after(value: str | None) -> float | None:
-    """Read a Retry-After header (RFC 9110 section 10.2.3), seconds or a date, as seconds from now; None if it is neither."""
+    """Read a Retry-After header (RFC 9110 section 10.2.3) as seconds from now; None if it is no number and no date."""
     if value is None:
         return None
     text = value.strip()
@@ -85,8 +85,10 @@ def _wait(policy: Retry) -> Callable[[tenacity.RetryCallState], float]:
     return wait
 
 
-def _would_miss(deadline: Deadline) -> Callable[[tenacity.RetryCallState], bool]:
+def _stop(policy: Retry, deadline: Deadline) -> Callable[[tenacity.RetryCallState], bool]:
+    """Stop when no attempt is left, or when the wait before the next would end past the deadline."""
+
     def stop(state: tenacity.RetryCallState) -> bool:
-        return state.upcoming_sleep >= deadline.remaining()
+        return state.attempt_number >= policy.attempts or state.upcoming_sleep >= deadline.remaining()
 
     return stop

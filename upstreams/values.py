@@ -60,7 +60,7 @@ class Reply(msgspec.Struct, Generic[T], frozen=True):
     headers: Mapping[str, str]
 
 
-class Unreadable(Exception):  # noqa: N818 - caught where attempts are made, and turned into an outcome there
+class Unreadable(Exception):
     """A body that is not what was asked for: `fault` is body_malformed or body_mismatch, the message says where."""
 
     def __init__(self, fault: Fault, detail: str) -> None:

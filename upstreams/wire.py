@@ -6,7 +6,6 @@ it follows no redirect, keeps no cookie, reads no proxy settings and inflates no
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import Mapping
 from typing import Final, Literal
@@ -84,7 +83,7 @@ def open_session(upstream: Upstream) -> aiohttp.ClientSession:
     return session
 
 
-async def exchange(  # noqa: PLR0913 - what one exchange is made of
+async def exchange(
     session: aiohttp.ClientSession,
     method: str,
     url: str,
@@ -186,5 +185,3 @@ def fault_of(error: Exception) -> Fault:
 def timeout_fault(trip: Trip) -> Fault:
     """Name an attempt's own timeout by how far it had come."""
     return Fault.HTTP_RESPONSE_TIMEOUT if trip.sent else Fault.CONNECTION_TIMEOUT
-
-

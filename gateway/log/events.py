@@ -38,7 +38,7 @@ def request_finished(*, level: str, fields: Mapping[str, Any]) -> None:
     getattr(_log, level)("request.finished", **fields)
 
 
-def call_finished(  # noqa: PLR0913 - the event's fields
+def call_finished(
     *, call: str, upstream: str, outcome: str, fault: Fault | None, attempts: int, start: float, duration: float
 ) -> None:
     """A declared call has come to its end: `ok`, `absent`, `failed` or `cancelled`."""

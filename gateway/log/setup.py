@@ -32,12 +32,12 @@ _held: Final[contextvars.ContextVar[list[bytes] | None]] = contextvars.ContextVa
 
 
 def configure(options: Mapping[str, Any]) -> None:
-    """Set up logging. `options`: `level` (name), `dir` (where to keep NDJSON files, or None), `steps` (all, problems)."""
+    """Set up logging. `options`: `level` (a name), `dir` (for NDJSON files, or None), `steps` (`all` or `problems`)."""
     level = str(options.get("level", "info")).lower()
     steps = str(options.get("steps", "all"))
-    if level not in _LEVELS or steps not in _STEPS or (unknown := options.keys() - {"level", "dir", "steps"}):
+    if level not in _LEVELS or steps not in _STEPS or options.keys() - {"level", "dir", "steps"}:
         message = f"LOGGING takes level {sorted(_LEVELS)}, steps {sorted(_STEPS)} and dir, not {dict(options)}"
-        raise ValueError(message) from None
+        raise ValueError(message)
     writer.sinks[:] = _sinks(options.get("dir"))
     holding.enabled = steps == "problems"
     structlog.configure(
@@ -97,7 +97,7 @@ class _StandardLibrary(logging.Handler):
         structlog.contextvars.merge_contextvars(None, "", fields)
         fields.update(redact({"message": record.getMessage()}))
         if record.exc_info and record.exc_info[0] is not None:
-            fields["exception"] = [redact(trace) for trace in self._formatter(record.exc_info)]  # type: ignore[arg-type]
+            fields["exception"] = [redact(trace) for trace in self._formatter(record.exc_info)]
         _Lines().msg(_render(None, record.levelname.lower(), _stamp(None, record.levelname.lower(), fields)))
 
 
@@ -145,7 +145,9 @@ def _dropped(count: int) -> bytes:
 
 
 def _sinks(directory: str | os.PathLike[str] | None) -> list[FileSink]:
-    sinks = [FileSink(sys.__stdout__.fileno(), _pretty() if sys.__stdout__.isatty() else None)] if sys.__stdout__ else []
+    sinks = (
+        [FileSink(sys.__stdout__.fileno(), _pretty() if sys.__stdout__.isatty() else None)] if sys.__stdout__ else []
+    )
     if directory is not None:
         path = Path(directory)
         path.mkdir(parents=True, exist_ok=True)

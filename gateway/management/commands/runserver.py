@@ -14,6 +14,8 @@ from gateway.lifespan import refuse_faults
 class Command(DjangosCommand):
     """Starts uvicorn where Django would start its WSGI server; reloading is Django's own."""
 
+    addr: str
+    port: str
     help = "Serve the gateway on this machine for development, and start again when code changes."
 
     def inner_run(self, *_: Any, **options: Any) -> None:

@@ -31,7 +31,10 @@ class Command(BaseCommand):
             help="addresses of proxies whose X-Forwarded-* headers are believed (default: none)",
         )
         parser.add_argument(
-            "--keep-alive", type=int, default=5, help="seconds an idle connection is kept (behind a proxy: more than its)"
+            "--keep-alive",
+            type=int,
+            default=5,
+            help="seconds an idle connection is kept (behind a proxy: more than its)",
         )
 
     def handle(self, **options: Any) -> None:
