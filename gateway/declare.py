@@ -250,7 +250,7 @@ def _policy(
 
 
 def declared_in(page: type) -> Mapping[str, Declared[Any, ..., Any]]:
-    """Collect a page's declarations by attribute, its bases' first; a later one of that name takes an earlier's place."""
+    """Collect a page's declarations by attribute, its bases' first; a later one of that name takes its place."""
     found: dict[str, Declared[Any, ..., Any]] = {}
     for owner in reversed(page.__mro__):
         for attribute, value in vars(owner).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +22,7 @@ from gateway.log.setup import writer
 @asynccontextmanager
 async def worker() -> AsyncIterator[dict[str, Any]]:
     """Yield the state that every request of this worker finds in its scope. Raises ImproperlyConfigured."""
-    refuse_faults()
+    await asyncio.to_thread(refuse_faults)  # it reads the pages' sources
     async with opened_fleet() as fleet:
         events.gateway_started(version=__version__, upstreams=list(conf().upstreams), pid=os.getpid())
         yield {"fleet": fleet}
@@ -44,7 +45,7 @@ async def lifespan(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         )
         raise
     finally:
-        writer.flush()
+        await asyncio.to_thread(writer.flush)
     await send({"type": "lifespan.shutdown.complete"})
 
 

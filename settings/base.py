@@ -26,6 +26,7 @@ WSGI_APPLICATION = "gateway.wsgi.application"
 DATABASES: dict[str, Any] = {}
 USE_I18N = False
 USE_TZ = True
+TIME_ZONE = "UTC"
 DEFAULT_CHARSET = "utf-8"
 
 GATEWAY_NAME = env.text("GATEWAY_NAME", "tributary")

@@ -1,0 +1,54 @@
+"""What the gateway logged, as a test reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from gateway.log.setup import writer
+
+#: Put into headers, queries and bodies by the tests: never to be seen in a log line or an error.
+CANARY = "canary-7f3a-secret"
+
+
+class Log:
+    """A sink that keeps lines; `events()` waits until all that was logged has arrived."""
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+
+    def write(self, lines: list[bytes]) -> None:
+        self._lines.extend(lines)
+
+    def lines(self) -> list[bytes]:
+        writer.flush()
+        return list(self._lines)
+
+    def events(self, name: str | None = None, **fields: Any) -> list[dict[str, Any]]:
+        """Return the logged events, those of one name only, or with certain fields only."""
+        found = [msgspec.json.decode(line) for line in self.lines()]
+        return [
+            event
+            for event in found
+            if name in {None, event["event"]} and all(event.get(key) == value for key, value in fields.items())
+        ]
+
+    def sent(self) -> int:
+        """Count the attempts that the log says went out."""
+        return len(self.events("attempt.finished", sent=True))
+
+
+@contextmanager
+def logged() -> Iterator[Log]:
+    """Collect what is logged meanwhile, instead of printing it."""
+    writer.flush()
+    log, sinks = Log(), writer.sinks[:]
+    writer.sinks[:] = [log]
+    try:
+        yield log
+    finally:
+        writer.flush()
+        writer.sinks[:] = sinks
