@@ -9,109 +9,112 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
+HOST: Final = "127.0.0.1"
 SERVICES: Final = ("users", "orders", "catalog", "reviews", "recommendations")
 START_TIME: Final = 60.0
 STOP_TIME: Final = 10.0
 ROOT: Final = Path(__file__).parent.parent
 
 WELCOME: Final = """
-The shop is open. Its pages, each one REST call over several services:
+The shop is open: five services, and a gateway that makes one answer of theirs.
 
   {base}/demo/home/7
   {base}/demo/orders/7?limit=2
   {base}/demo/product/D-00358
 
-Try:
+Try, in another terminal:
 
-  curl -i {base}/demo/home/7                               # everything, merged
-  curl -i '{base}/demo/home/7?fault=reviews:timeout'       # a part is missing, and named
-  curl -i '{base}/demo/home/7?fault=users:503'             # a required part is missing: problem+json
-  curl -N -H 'Accept: application/jsonl' {base}/demo/home/7  # each part as it comes
+  # everything, merged
+  curl -i {base}/demo/home/7
+  # the reviews never come: the answer goes without them, and says so
+  curl -i '{base}/demo/home/7?fault=reviews:timeout'
+  # the customer is required: a problem
+  curl -i '{base}/demo/home/7?fault=users:503'
+  # each part as it comes
+  curl -N -H 'Accept: application/jsonl' {base}/demo/home/7
 
-Every step is in the log: below, and as JSON lines in {logs}
+Every step is in the log: below, and as JSON lines in {logs}/
 Ctrl-C stops everything.
 """
 
 
 def main() -> None:
     """Start everything, say what to try, and stop everything on Ctrl-C."""
-    port = int(os.environ.get("PORT", "8000"))
-    if not _is_free(port):
-        sys.exit(f"port {port} is taken; choose another: make demo PORT=8001")
-    logs = os.environ.get("LOG_DIR", "logs")
-    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "settings.demo", "LOG_DIR": logs, "PYTHONUNBUFFERED": "1"}
-    signal.signal(signal.SIGTERM, _interrupt)
+    port = free_port()
+    logs = os.environ.get("LOG_DIR") or "logs"
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "settings.demo", "LOG_DIR": logs}
+    signal.signal(signal.SIGTERM, interrupt)
     with contextlib.suppress(KeyboardInterrupt), ExitStack() as running:
         print("Starting five services and the gateway ...", flush=True)
-        services = {name: running.enter_context(_process("-m", "demo.services", name, say=True)) for name in SERVICES}
+        services = {name: running.enter_context(process("-m", "demo.services", name, says=True)) for name in SERVICES}
         for name, service in services.items():
-            environment[f"{name.upper()}_URL"] = _address(name, service)
-        gateway = running.enter_context(_process("manage.py", "serve", "--port", str(port), environment=environment))
-        base = f"http://localhost:{port}"
-        _wait_for(f"{base}/demo/home/7", gateway)
-        print(WELCOME.format(base=base, logs=logs), flush=True)
-        gateway.wait()
+            environment[f"{name.upper()}_URL"] = address(name, service)
+        gateway = running.enter_context(process("manage.py", "serve", "--port", str(port), environment=environment))
+        wait_for(port, gateway)
+        print(WELCOME.format(base=f"http://{HOST}:{port}", logs=logs.rstrip("/")), flush=True)
+        sys.exit(f"The gateway ended by itself, with exit code {gateway.wait()}.")
 
 
-@contextmanager
-def _process(
-    *arguments: str, environment: Mapping[str, str] | None = None, say: bool = False
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run Python with these arguments in the project's folder, and stop it at the end."""
-    process = subprocess.Popen(  # noqa: S603 - our own programs
-        [sys.executable, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE if say else None
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_TIME)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _address(name: str, service: subprocess.Popen[bytes]) -> str:
-    """Return the address a service says it listens on."""
-    said = service.stdout.readline().decode().split() if service.stdout else []
-    if len(said) != 2 or said[0] != name:
-        sys.exit(f"the {name} service did not start")
-    return said[1]
-
-
-def _wait_for(url: str, gateway: subprocess.Popen[bytes]) -> None:
-    """Wait until the gateway answers."""
-    until = time.monotonic() + START_TIME
-    while time.monotonic() < until:
-        if gateway.poll() is not None:
-            sys.exit("the gateway did not start; what it said is above")
-        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-            urllib.request.urlopen(url, timeout=START_TIME).close()  # noqa: S310 - our own address
-            return
-        time.sleep(0.1)
-    sys.exit(f"the gateway did not answer within {START_TIME:.0f} s")
-
-
-def _is_free(port: int) -> bool:
+def free_port() -> int:
+    """Return the port that PORT names, or 8000. Exits with a sentence if that is none, or is taken."""
+    given = os.environ.get("PORT") or "8000"
+    if not (given.isdecimal() and 0 < int(given) < 65536):
+        sys.exit(f"PORT must be a number from 1 to 65535, not {given!r}.")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+            probe.bind((HOST, int(given)))
+        except OSError as error:
+            sys.exit(f"Port {given} cannot be had ({error.strerror}). Choose another: make demo PORT=8001")
+    return int(given)
 
 
-def _interrupt(_: int, __: FrameType | None) -> None:
+@contextmanager
+def process(
+    *arguments: str, environment: Mapping[str, str] | None = None, says: bool = False
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Python with these arguments in the project's folder, and stop it at the end; `says` opens its stdout."""
+    with subprocess.Popen(  # noqa: S603 - our own programs
+        [sys.executable, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE if says else None
+    ) as started:
+        try:
+            yield started
+        finally:
+            started.terminate()
+            try:
+                started.wait(STOP_TIME)
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):  # it does not go, or somebody cannot wait
+                started.kill()
+
+
+def address(name: str, service: subprocess.Popen[bytes]) -> str:
+    """Return the address that a service says it listens on."""
+    said = service.stdout.readline().decode().split() if service.stdout else []
+    if len(said) != 2 or said[0] != name:
+        sys.exit(f"The {name} service did not start.")
+    return said[1]
+
+
+def wait_for(port: int, gateway: subprocess.Popen[bytes]) -> None:
+    """Wait until the gateway listens, which it does once its worker is ready."""
+    until = time.monotonic() + START_TIME
+    while time.monotonic() < until:
+        if gateway.poll() is not None:
+            sys.exit("The gateway did not start; what it said is above.")
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection((HOST, port)):
+            return
+        time.sleep(0.05)
+    sys.exit(f"The gateway did not listen within {START_TIME:.0f} s.")
+
+
+def interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """Take SIGTERM as Ctrl-C."""
     raise KeyboardInterrupt
 
 

@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import Iterable, Mapping
 
 from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_safe
 
 from demo.types import (
     Cart,
+    Comparison,
+    Line,
     Order,
     OrderLine,
     OrdersBody,
@@ -31,7 +34,7 @@ class HomePage(AggregateView):
     deadline = 1.5
     log_fields = ("user_id",)
 
-    @call("users")
+    @call("users", passthrough=(404,))
     def user(self, user_id: int) -> Request[User]:
         """Ask who it is."""
         return GET("/users/{id}", id=user_id)
@@ -83,19 +86,16 @@ class OrdersPage(AggregateView):
                     placed=order.placed,
                     status=order.status,
                     total=order.total,
-                    lines=[
-                        OrderLine(
-                            title=products[line.sku].title if line.sku in products else None,
-                            sku=line.sku,
-                            quantity=line.quantity,
-                            amount=line.amount,
-                        )
-                        for line in order.lines
-                    ],
+                    lines=[titled(line, products.get(line.sku)) for line in order.lines],
                 )
                 for order in orders
             ],
         )
+
+
+def titled(line: Line, product: Product | None) -> OrderLine:
+    """Name what was bought; a line whose product is not known is shown without."""
+    return OrderLine(title=product.title if product else None, sku=line.sku, quantity=line.quantity, amount=line.amount)
 
 
 class ProductPage(AggregateView):
@@ -128,11 +128,9 @@ class CheckoutPage(AggregateView):
     @call("users", passthrough=(404,))
     def customer(self, body: Cart) -> Request[User]:
         """Ask who is buying."""
-        if not body.lines:
-            raise Problem(422, detail="the cart is empty")
         return GET("/users/{id}", id=body.customer)
 
-    @each("catalog", passthrough=(404, 409))
+    @each("catalog", passthrough=(404, 409, 422))
     def reservations(self, sku: str, body: Cart) -> Request[Reservation]:
         """Reserve one stone, in the quantity that all lines of the cart come to."""
         wanted = sum(line.quantity for line in body.lines if line.sku == sku)
@@ -143,17 +141,17 @@ class CheckoutPage(AggregateView):
         """Name every stone in the cart."""
         return (line.sku for line in body.lines)
 
-    @call("orders", after=("reservations",))
+    @call("orders", after=("reservations",), passthrough=(422,))
     def order(self, customer: User, body: Cart) -> Request[Order]:
         """Place the order."""
         return POST("/orders", json={"customer": customer.id, "lines": body.lines})
 
     def merge(self, order: Order, reservations: Mapping[str, Reservation]) -> Answer[Receipt]:
-        """Say what was bought, and where it can be seen."""
-        receipt = Receipt(order=order.id, total=order.total, reserved=sorted(reservations))
-        return Answer(receipt, status=201)
+        """Say what was bought."""
+        return Answer(Receipt(order.id, order.total, list(reservations.values())), status=201)
 
 
+@require_safe
 async def compare(request: HttpRequest) -> HttpResponse:
     """Compare stones side by side: `?sku=D-00001&sku=D-00002`. A function view with the same runtime as the pages."""
     skus = request.GET.getlist("sku")
@@ -166,7 +164,7 @@ async def compare(request: HttpRequest) -> HttpResponse:
         opinions = await asyncio.gather(*reviews)
         return fan.answer(
             [
-                {"product": stone, "rating": opinion.average if opinion else None}
+                Comparison(stone, opinion.average if opinion else None)
                 for stone, opinion in zip(stones, opinions, strict=True)
             ]
         )

@@ -1,13 +1,14 @@
-"""What the shop's pages read of each service's answers, and what they answer themselves.
+"""What the shop's pages read of each service's answers, take from a client, and answer themselves.
 
-Fields that are not named here are skipped, never built. Prices are decimals, exact to the cent.
+Fields that are not named here are skipped, never built. Money is Decimal, so that a price keeps its digits.
 """
 
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 
 class User(Struct):
@@ -96,24 +97,24 @@ class OrdersBody(Struct):
     orders: list[OrderSummary]
 
 
-class CartLine(Struct):
+class CartLine(Struct, forbid_unknown_fields=True):
     """One line of a cart."""
 
     sku: str
-    quantity: int
+    quantity: Annotated[int, Meta(ge=1, le=9)]
 
 
-class Cart(Struct):
-    """What a customer wants to buy."""
+class Cart(Struct, forbid_unknown_fields=True):
+    """What a customer wants to buy. What does not fit is a 400 that names the field: nothing else has to check it."""
 
     customer: int
-    lines: list[CartLine]
+    lines: Annotated[list[CartLine], Meta(min_length=1, max_length=10)]
 
 
 class Paging(Struct):
     """How much of a list is wanted."""
 
-    limit: int = 10
+    limit: Annotated[int, Meta(ge=1, le=50)] = 10
 
 
 class Reservation(Struct):
@@ -129,4 +130,11 @@ class Receipt(Struct):
 
     order: int
     total: Decimal
-    reserved: list[str]
+    reserved: list[Reservation]
+
+
+class Comparison(Struct):
+    """One column of the compare view."""
+
+    product: Product
+    rating: float | None

@@ -6,6 +6,7 @@ Pure functions of what the calls came to. Nothing an upstream sends as an error,
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final, Generic, TypeVar
@@ -19,18 +20,31 @@ T = TypeVar("T")
 
 _TELLING: Final = frozenset({Fault.BODY_MALFORMED, Fault.BODY_MISMATCH, Fault.HTTP_REQUEST_DENIED})
 _BUSY: Final = frozenset({429, 503})
+_LAST_STATUS: Final = 599
+_FIELD_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+#: How an answer is framed and coded is the server's to say, and is not copied from an upstream's.
+_FRAMING: Final = frozenset(
+    {"connection", "content-encoding", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)
 
 
 class Answer(msgspec.Struct, Generic[T], frozen=True):
     """What `merge` may return to decide on more than the body.
 
-    `cookies` maps a name to its value, or to the arguments of Django's `set_cookie`.
+    `cookies` maps a name to its value, or to the arguments of Django's `set_cookie`. Raises ValueError for a status
+    that ends no request, and for a header that cannot be sent or that belongs to the connection.
     """
 
     body: T
     status: int = 200
     headers: Mapping[str, str] = {}
     cookies: Mapping[str, str | Mapping[str, Any]] = {}
+
+    def __post_init__(self) -> None:
+        """Refuse a status or headers where they are written, not when they are sent."""
+        _check_status(self.status, least=200)
+        _check_headers(self.headers)
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,7 +66,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Problem(Exception):
     """A failed request as problem+json (RFC 9457). May be raised in a call method or in `merge`.
 
-    `extensions` become further members of the document; `headers` go beside it.
+    `extensions` become further members of the document; `headers` go beside it. `failures` are the calls without a
+    value, for which it is raised. Raises TypeError or ValueError for what cannot be sent.
     """
 
     def __init__(
@@ -63,18 +78,23 @@ class Problem(Exception):
         *,
         kind: str | None = None,
         headers: Mapping[str, str] | None = None,
+        failures: Mapping[str, Failure] | None = None,
         **extensions: Any,
     ) -> None:
+        _check_status(status, least=400)
+        _check_headers(headers or {})
         self.status = status
         self.title = title or _phrase(status)
         self.detail = detail
         self.kind = kind
         self.headers = dict(headers or {})
+        self.failures = dict(failures or {})
         self.extensions = extensions
+        self.document("")  # what cannot be encoded is found where it is written
         super().__init__(self.title)
 
-    def document(self, request_id: str | None) -> bytes:
-        """Return the JSON document, with the request's id in it for whoever is asked about it."""
+    def members(self, request_id: str) -> dict[str, Any]:
+        """Return what the problem says of itself, with the request's id in it for whoever is asked about it."""
         members: dict[str, Any] = {
             "type": f"urn:tributary:problem:{self.kind}" if self.kind else "about:blank",
             "title": self.title,
@@ -82,9 +102,14 @@ class Problem(Exception):
         }
         if self.detail is not None:
             members["detail"] = self.detail
-        if request_id is not None:
-            members["request_id"] = request_id
-        return encode({**members, **self.extensions})
+        return {**members, "request_id": request_id, **self.extensions}
+
+    def document(self, request_id: str) -> bytes:
+        """Return the whole JSON document: the problem's members, and which calls have no value."""
+        members = self.members(request_id)
+        if self.failures:
+            members |= {"complete": False, "errors": self.failures}
+        return encode(members)
 
 
 class CallFailed(Exception):
@@ -101,21 +126,23 @@ class CallFailed(Exception):
 
     def problem(self, errors: Mapping[str, Failure]) -> Problem:
         """Return the page's problem: this failure decides its status, all known failures are in `errors`."""
+        failures = {**errors, self.call: self.failure}
         if self.passthrough and self.failure.status is not None:
-            return Problem(self.failure.status, kind="passthrough", errors={**errors, self.call: self.failure})
+            status = self.failure.status
+            return Problem(status, kind="passthrough", headers=self._wait(status), failures=failures)
         status = _page_status(self.failure)
-        headers = (
-            {"Retry-After": str(math.ceil(self.retry_after or 1))} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
-        )
         return Problem(
             status,
             _TITLES.get(status),
             f"{self.call} has no value: {self.failure.error.word}",
             kind=self.failure.error.word,
-            headers=headers,
-            complete=False,
-            errors={**errors, self.call: self.failure},
+            headers=self._wait(status),
+            failures=failures,
         )
+
+    def _wait(self, status: int) -> dict[str, str]:
+        """Say when to come again, in whole seconds, where the status asks the client to."""
+        return {"Retry-After": str(math.ceil(self.retry_after or 1))} if status in _BUSY else {}
 
 
 def failure_of(outcome: Outcome) -> Failure:
@@ -153,6 +180,22 @@ def denied(upstream: str | None, detail: str) -> Failure:
 def envelope(data: Any, *, complete: bool, errors: Mapping[str, Failure]) -> bytes:
     """Encode an answer: `{"data": ..., "complete": ..., "errors": {...}}`."""
     return encode({"data": data, "complete": complete, "errors": errors})
+
+
+def _check_status(status: int, *, least: int) -> None:
+    if not least <= status <= _LAST_STATUS:
+        message = f"the status must be from {least} to {_LAST_STATUS}, not {status!r}"
+        raise ValueError(message)
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        if not _FIELD_NAME.fullmatch(name) or name.lower() in _FRAMING:
+            message = f"{name!r} is no header that an answer may set"
+            raise ValueError(message)
+        if _CONTROL.search(str(value)):
+            message = f"the header {name!r} has a value that cannot be sent"
+            raise ValueError(message)
 
 
 def _page_status(failure: Failure) -> int:

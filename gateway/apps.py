@@ -14,7 +14,7 @@ class GatewayConfig(AppConfig):
 
     def ready(self) -> None:
         """Run once in every process, for every command: opens nothing."""
-        from gateway import checks  # noqa: F401, PLC0415 - registered by being imported, once apps are there
+        from gateway import checks, handler  # noqa: F401, PLC0415 - checks register by being imported, after the apps
 
         _drop_idle_receivers()
 
@@ -27,7 +27,7 @@ def _drop_idle_receivers() -> None:
     from django.core.cache import close_caches  # noqa: PLC0415 - settings must be there
     from django.db import close_old_connections, reset_queries  # noqa: PLC0415
 
-    if all(base.get("ENGINE", "").endswith(".dummy") for base in settings.DATABASES.values()):
+    if all((base.get("ENGINE") or ".dummy").endswith(".dummy") for base in settings.DATABASES.values()):
         signals.request_started.disconnect(reset_queries)
         signals.request_started.disconnect(close_old_connections)
         signals.request_finished.disconnect(close_old_connections)

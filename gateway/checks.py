@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ast
 import inspect
+import ipaddress
 import textwrap
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple, NewType
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's own name
@@ -18,16 +20,15 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.urls.converters import IntConverter, StringConverter, UUIDConverter
 
-from gateway.annotations import accepts, describe
+from gateway.annotations import accepts, describe, plain
 from gateway.conf import conf
 from gateway.declare import declared_in
 from gateway.page import AggregateView
+from upstreams import DELETE, GET, HEAD, PATCH, POST, PUT
 from upstreams.request import placeholders, template_faults
 from upstreams.upstream import Upstream
 
-_MAKERS: Final = frozenset({"GET", "HEAD", "DELETE", "POST", "PUT", "PATCH"})
-_OWN_KEYWORDS: Final = frozenset({"query", "headers", "json", "form", "content", "safe"})
-_LOCAL: Final = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+_MAKERS: Final = {maker.__name__: maker for maker in (GET, HEAD, DELETE, POST, PUT, PATCH)}
 _CONVERTED: Final[tuple[tuple[type, Any], ...]] = (
     (IntConverter, int),
     (UUIDConverter, uuid.UUID),
@@ -43,52 +44,79 @@ class Route(NamedTuple):
     kwargs: Mapping[str, Any]
 
 
+class _Entry(NamedTuple):
+    """One line of the URLconf, with what all the lines around it add."""
+
+    pattern: str
+    view: Any
+    kwargs: Mapping[str, Any]
+
+
 @register("gateway")
 def check_gateway(**_: object) -> list[CheckMessage]:
-    """Check every page that is routed."""
+    """Check every page that is routed, and how function views write their requests."""
     try:
         upstreams = conf().upstreams
     except ImproperlyConfigured as error:
-        return [Error(str(error), id="gateway.E001", hint="Mend UPSTREAMS in the settings.")]
+        return [Error(str(error), hint="Mend it in the settings.", id="gateway.E001")]
     found: list[CheckMessage] = []
     routed = list(routes())
     for page in dict.fromkeys(route.page for route in routed):
         found.extend(_page_faults(page, upstreams))
     for route in routed:
         found.extend(_route_faults(route))
+    for view in dict.fromkeys(_function_views()):
+        found.extend(_source_faults(view, view.__qualname__, upstreams))
     return found
 
 
 @register(Tags.security, "gateway", deploy=True)
 def check_encryption(**_: object) -> list[CheckMessage]:
     """Warn of plain http to another machine."""
+    try:
+        upstreams = conf().upstreams
+    except ImproperlyConfigured:
+        return []  # check_gateway has told it
     return [
         Warning(
             f"{name}: {url} is plain http to another machine; what is sent can be read on the way.",
             hint="Use https, or silence gateway.W002 where the network itself is encrypted.",
             id="gateway.W002",
         )
-        for name, upstream in conf().upstreams.items()
+        for name, upstream in upstreams.items()
         for url in upstream.urls
-        if url.startswith("http://") and url.partition("//")[2].partition("/")[0].rpartition(":")[0] not in _LOCAL
+        if url.lower().startswith("http://") and not _is_this_machine(urlsplit(url).hostname or "")
     ]
 
 
 def routes() -> Iterator[Route]:
     """Yield every way to a page that the URLconf knows."""
+    for entry in _entries():
+        for page in dict.fromkeys(getattr(entry.view, "pages", {}).values()):
+            yield Route(entry.pattern, page, entry.kwargs)
+
+
+def _function_views() -> Iterator[Callable[..., Any]]:
+    """Yield every routed view that may open a fan of its own."""
+    for entry in _entries():
+        view = inspect.unwrap(entry.view)
+        if inspect.isfunction(view) and inspect.iscoroutinefunction(view) and not hasattr(entry.view, "pages"):
+            yield view
+
+
+def _entries() -> Iterator[_Entry]:
     if getattr(settings, "ROOT_URLCONF", None):
-        yield from _routes_in(get_resolver().url_patterns, "", {})
+        yield from _entries_in(get_resolver().url_patterns, "", {})
 
 
-def _routes_in(patterns: Iterable[Any], prefix: str, given: Mapping[str, Any]) -> Iterator[Route]:
+def _entries_in(patterns: Iterable[Any], prefix: str, given: Mapping[str, Any]) -> Iterator[_Entry]:
     for entry in patterns:
         pattern = prefix + str(entry.pattern)
         kwargs = {**given, **_kwargs_of(entry)}
         if isinstance(entry, URLResolver):
-            yield from _routes_in(entry.url_patterns, pattern, kwargs)
+            yield from _entries_in(entry.url_patterns, pattern, kwargs)
         elif isinstance(entry, URLPattern):
-            for page in dict.fromkeys(getattr(entry.callback, "pages", {}).values()):
-                yield Route(pattern, page, kwargs)
+            yield _Entry(pattern, entry.callback, kwargs)
 
 
 def _kwargs_of(entry: URLPattern | URLResolver) -> dict[str, Any]:
@@ -97,7 +125,7 @@ def _kwargs_of(entry: URLPattern | URLResolver) -> dict[str, Any]:
     named = getattr(getattr(entry.pattern, "regex", None), "groupindex", {})
     defaults = getattr(entry, "default_args", None) or getattr(entry, "default_kwargs", {})
     return {
-        **dict.fromkeys(named, str if not converters else Any),
+        **dict.fromkeys(named, str),
         **{name: _converted(converter) for name, converter in converters.items()},
         **{name: type(value) for name, value in defaults.items()},
     }
@@ -107,19 +135,20 @@ def _converted(converter: object) -> Any:
     return next((type_ for kind, type_ in _CONVERTED if type(converter).to_python is kind.to_python), Any)  # type: ignore[attr-defined]
 
 
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
 def _page_faults(page: type[AggregateView], upstreams: Mapping[str, Upstream]) -> Iterator[CheckMessage]:
     for node in page.plan.nodes.values():
         where = f"{page.__qualname__}.{node.attribute}"
         if node.kind == "part":
             continue
         if node.upstream not in upstreams:
-            known = ", ".join(sorted(upstreams)) or "none"
-            yield Error(
-                f"{where} names the upstream {node.upstream!r}, which UPSTREAMS does not have.",
-                hint=f"Known upstreams: {known}.",
-                obj=page,
-                id="gateway.E002",
-            )
+            yield _unknown_upstream(where, node.upstream, upstreams, page)
         elif upstreams[node.upstream].timeout > page.deadline:
             yield Warning(
                 f"{where}: one attempt at {node.upstream!r} may take {upstreams[node.upstream].timeout} s, "
@@ -128,20 +157,32 @@ def _page_faults(page: type[AggregateView], upstreams: Mapping[str, Upstream]) -
                 obj=page,
                 id="gateway.W001",
             )
-    yield from _source_faults(page)
+    for attribute, declared in declared_in(page).items():
+        yield from _source_faults(declared.function, f"{page.__qualname__}.{attribute}", upstreams, page)
+
+
+def _unknown_upstream(where: str, name: str, upstreams: Collection[str], page: type | None) -> CheckMessage:
+    known = ", ".join(sorted(upstreams)) or "none"
+    return Error(
+        f"{where} names the upstream {name!r}, which UPSTREAMS does not have.",
+        hint=f"Known upstreams: {known}.",
+        obj=page,
+        id="gateway.E002",
+    )
 
 
 def _route_faults(route: Route) -> Iterator[CheckMessage]:
     page = route.page
     for name, wanted in page.plan.kwargs.items():
         if name not in route.kwargs:
+            calls, given = ", ".join(page.plan.nodes) or "none", ", ".join(route.kwargs) or "nothing"
             yield Error(
                 f"{page.__qualname__} has a parameter {name!r}, neither a call nor in the URL {route.pattern!r}.",
-                hint=f"Known calls: {', '.join(page.plan.nodes)}; in the URL: {', '.join(route.kwargs) or 'nothing'}.",
+                hint=f"Known calls: {calls}; in the URL: {given}.",
                 obj=page,
                 id="gateway.E003",
             )
-        elif not accepts(wanted, route.kwargs[name]):
+        elif not accepts(_as_written(wanted), route.kwargs[name]):
             yield Error(
                 f"{page.__qualname__} takes {name!r} as {describe(wanted)}, "
                 f"but the URL {route.pattern!r} gives {describe(route.kwargs[name])}.",
@@ -151,37 +192,73 @@ def _route_faults(route: Route) -> Iterator[CheckMessage]:
             )
 
 
-def _source_faults(page: type[AggregateView]) -> Iterator[CheckMessage]:
+def _as_written(type_: Any) -> Any:
+    """Return what a NewType is made of: a URL knows no such names, and its values may go by them."""
+    bare = plain(type_)
+    return _as_written(bare.__supertype__) if isinstance(bare, NewType) else bare
+
+
+def _source_faults(
+    function: Callable[..., Any], where: str, upstreams: Collection[str], page: type | None = None
+) -> Iterator[CheckMessage]:
     """Look at how requests are written: a type checker lets an f-string pass where a template belongs."""
-    for attribute, declared in declared_in(page).items():
-        for made in _requests_in(declared.function):
-            if fault := _template_fault(made):
-                yield Error(
-                    f"{page.__qualname__}.{attribute}: {fault}.",
-                    hint='Write GET("/users/{id}", id=user_id): values go in as keyword arguments.',
-                    obj=page,
-                    id="gateway.E005",
-                )
+    plain_function = inspect.unwrap(function)
+    for made in _calls_in(plain_function):
+        maker = _called(made.func, plain_function.__globals__)
+        if maker in _MAKERS.values() and (fault := _template_fault(made, maker)):
+            yield Error(
+                f"{where}: {fault}.",
+                hint='Write GET("/users/{id}", id=user_id): values go in as keyword arguments.',
+                obj=page,
+                id="gateway.E005",
+            )
+        upstream = _upstream_of(made)
+        if upstream is not None and upstream not in upstreams:
+            yield _unknown_upstream(where, upstream, upstreams, page)
 
 
-def _requests_in(function: Any) -> Iterator[ast.Call]:
+def _calls_in(function: Callable[..., Any]) -> Iterator[ast.Call]:
+    """Yield the calls in a function's source that are given something by position."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
         return
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _MAKERS and node.args:
+        if isinstance(node, ast.Call) and node.args:
             yield node
 
 
-def _template_fault(made: ast.Call) -> str | None:
+def _upstream_of(made: ast.Call) -> str | None:
+    """Name the upstream of `fan.call("upstream", ...)`."""
+    match made:
+        case ast.Call(ast.Attribute(ast.Name("fan"), "call"), [ast.Constant(str(upstream)), *_]):
+            return upstream
+    return None
+
+
+def _called(expression: ast.expr, names: Mapping[str, Any]) -> Any:
+    """Return what a plain name stands for, or one inside a module."""
+    match expression:
+        case ast.Name(name):
+            return names.get(name, _MAKERS.get(name))
+        case ast.Attribute(ast.Name(module), name):
+            return getattr(names.get(module), name, None)
+    return None
+
+
+def _template_fault(made: ast.Call, maker: Callable[..., Any]) -> str | None:
     template = made.args[0]
     if not (isinstance(template, ast.Constant) and isinstance(template.value, str)):
         return f"the path {ast.unparse(template)} is not a plain string"
     if fault := template_faults(template.value):
         return f"the path {template.value!r} {fault}"
-    given = {keyword.arg for keyword in made.keywords}
-    missing = [name for name in placeholders(template.value) if name not in given - _OWN_KEYWORDS]
+    given = {keyword.arg for keyword in made.keywords} - _own_keywords(maker)
+    missing = [name for name in placeholders(template.value) if name not in given]
     if missing and None not in given:
         return f"the path {template.value!r} names {missing[0]!r}, which is not given"
     return None
+
+
+def _own_keywords(maker: Callable[..., Any]) -> set[str]:
+    parameters = inspect.signature(maker).parameters.values()
+    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}

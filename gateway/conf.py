@@ -35,7 +35,7 @@ class Conf:
 
 @cache
 def conf() -> Conf:
-    """Return the settings; raises ImproperlyConfigured naming everything that is wrong with UPSTREAMS."""
+    """Return the settings; raises ImproperlyConfigured for the first that is wrong, with all that is wrong in it."""
     try:
         upstreams = check_table(_setting("UPSTREAMS", {}))
     except UpstreamTableError as error:
@@ -44,11 +44,15 @@ def conf() -> Conf:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         message = f"GATEWAY_NAME must be letters, digits, '.', '_' and '-', beginning with a letter, not {name!r}"
         raise ImproperlyConfigured(message)
+    page_middleware = _setting("PAGE_MIDDLEWARE", ("gateway.middleware.Edge",))
+    if not isinstance(page_middleware, (list, tuple)) or not all(isinstance(path, str) for path in page_middleware):
+        message = f"PAGE_MIDDLEWARE must be a list of dotted paths, not {page_middleware!r}"
+        raise ImproperlyConfigured(message)
     return Conf(
         upstreams=upstreams,
         name=name,
         server_timing=bool(_setting("GATEWAY_SERVER_TIMING", default=False)),
-        page_middleware=tuple(_setting("PAGE_MIDDLEWARE", ("gateway.middleware.Edge",))),
+        page_middleware=tuple(page_middleware),
     )
 
 

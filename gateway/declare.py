@@ -6,18 +6,21 @@ A declared method stays what it looks like: called on an instance it returns its
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
 
 import msgspec
 
+from gateway.fan import Fan
 from upstreams import Request
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 S = TypeVar("S")
 T = TypeVar("T")
 K = TypeVar("K")
-
-Keys = TypeVar("Keys", bound=Callable[..., Iterable[Any] | None])
+Owner = TypeVar("Owner")
+Asked = TypeVar("Asked", bound=Request[Any] | None)
+AskedRows = TypeVar("AskedRows", bound=Request[list[Any]] | None)
 
 
 class _Missing:
@@ -74,7 +77,7 @@ class Declared(Generic[S, P, T]):
         self.attribute = attribute
 
     @overload
-    def __get__(self, page: None, owner: type) -> Declared[S, P, T]: ...
+    def __get__(self, page: None, owner: type) -> Self: ...
     @overload
     def __get__(self, page: S, owner: type) -> Callable[P, T]: ...
     def __get__(self, page: Any, owner: type) -> Any:
@@ -82,7 +85,7 @@ class Declared(Generic[S, P, T]):
         return self if page is None else self.function.__get__(page)
 
 
-class Joined(Declared[S, P, T]):
+class Joined(Declared[S, P, T], Generic[S, P, T, K]):
     """A declared join: a method that asks for rows by key, and beside it the function that tells the keys."""
 
     def __init__(
@@ -106,9 +109,25 @@ class Joined(Declared[S, P, T]):
         self.concurrency = concurrency
         self.keys_attribute: str | None = None
 
-    def keys(self, function: Keys) -> Keys:
-        """Decorate the method that tells the keys; its parameters are what the join waits for."""
-        self.keys_attribute = getattr(function, "__name__", None)
+    @overload
+    def keys(
+        self, function: Callable[Concatenate[Owner, Q], Iterable[K]]
+    ) -> Callable[Concatenate[Owner, Q], Iterable[K]]: ...
+    @overload
+    def keys(
+        self, function: Callable[Concatenate[Owner, Q], Iterable[K] | None]
+    ) -> Callable[Concatenate[Owner, Q], Iterable[K] | None]: ...
+    def keys(self, function: Any) -> Any:
+        """Decorate the method that tells the keys; its parameters are what the join waits for.
+
+        In a subclass a method of the same name takes its place.
+        """
+        name = getattr(function, "__name__", None)
+        if self.keys_attribute not in {None, name}:
+            raise TypeError(
+                f"{self.name} has its keys from {self.keys_attribute}: override that, rather than add {name}"
+            )
+        self.keys_attribute = name
         return function
 
 
@@ -123,7 +142,7 @@ def call(
     after: tuple[str, ...] = (),
     decode: Callable[[bytes], Any] | None = None,
     name: str | None = None,
-) -> Callable[[Callable[Concatenate[S, P], T]], Declared[S, P, T]]:
+) -> Callable[[Callable[Concatenate[S, P], Asked]], Declared[S, P, Asked]]:
     """Declare one call to a named upstream: a pure method that returns `Request[T]`, or None to decline.
 
     Its parameters name what it needs: other calls, URL kwargs, `query`, `body`, `request`. A call that fails fails the
@@ -151,10 +170,7 @@ def batch(
     after: tuple[str, ...] = (),
     decode: Callable[[bytes], Any] | None = None,
     name: str | None = None,
-) -> Callable[
-    [Callable[Concatenate[S, list[K], P], Request[list[T]] | None]],
-    Joined[S, Concatenate[list[K], P], Request[list[T]] | None],
-]:
+) -> Callable[[Callable[Concatenate[S, list[K], P], AskedRows]], Joined[S, Concatenate[list[K], P], AskedRows, K]]:
     """Declare a join over a bulk endpoint: the method asks for a list of keys, and gets rows in any order.
 
     The keys come from the method decorated with `@<name>.keys`; they are de-duplicated, cut into chunks of `size`, and
@@ -180,7 +196,7 @@ def each(
     after: tuple[str, ...] = (),
     decode: Callable[[bytes], Any] | None = None,
     name: str | None = None,
-) -> Callable[[Callable[Concatenate[S, K, P], Request[T] | None]], Joined[S, Concatenate[K, P], Request[T] | None]]:
+) -> Callable[[Callable[Concatenate[S, K, P], Asked]], Joined[S, Concatenate[K, P], Asked, K]]:
     """Declare a join over a single-item endpoint: one call per distinct key, at most `concurrency` at once.
 
     Keys and value as in `batch`. A key whose answer has an `absent` status is not in the mapping.
@@ -191,14 +207,14 @@ def each(
     )
 
 
-class Part(Declared[S, P, Awaitable[T]]):
+class Part(Declared[S, Concatenate[Fan, P], Awaitable[T]]):
     """A declared coroutine inside the graph."""
 
     kind = "part"
 
 
 @overload
-def part(function: Callable[Concatenate[S, P], Awaitable[T]], /) -> Part[S, P, T]: ...
+def part(function: Callable[Concatenate[S, Fan, P], Awaitable[T]], /) -> Part[S, P, T]: ...
 @overload
 def part(
     *,
@@ -207,7 +223,7 @@ def part(
     internal: bool | None = None,
     after: tuple[str, ...] = (),
     name: str | None = None,
-) -> Callable[[Callable[Concatenate[S, P], Awaitable[T]]], Part[S, P, T]]: ...
+) -> Callable[[Callable[Concatenate[S, Fan, P], Awaitable[T]]], Part[S, P, T]]: ...
 def part(
     function: Any = None,
     /,
@@ -250,12 +266,15 @@ def _policy(
 
 
 def declared_in(page: type) -> Mapping[str, Declared[Any, ..., Any]]:
-    """Collect a page's declarations by attribute, its bases' first; a later one of that name takes its place."""
+    """Collect a page's declarations by attribute, its bases' first; a later one of that name takes its place.
+
+    None in a declaration's place removes it. Whatever else stands there leaves it, for the plan to refuse.
+    """
     found: dict[str, Declared[Any, ..., Any]] = {}
     for owner in reversed(page.__mro__):
         for attribute, value in vars(owner).items():
             if isinstance(value, Declared):
                 found[attribute] = value
-            else:
+            elif value is None:
                 found.pop(attribute, None)
     return found

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
+import time
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from functools import lru_cache
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 
-from gateway.answer import CallFailed, Failure, failure_of
+from gateway.answer import CallFailed, Failure, Problem, failure_of
+from gateway.log import events
 from gateway.tasks import reap
 from upstreams import JSON, Call, Deadline, Decoder, Fault, Inbound, Outcome, Request, Sender
 
@@ -16,16 +19,32 @@ T = TypeVar("T")
 class Pending(Generic[T]):
     """A call under way; `await` it, once or often, for its value."""
 
-    def __init__(self, task: asyncio.Task[T]) -> None:
-        self._task = task
+    def __init__(self, call: Call, task: asyncio.Task[T]) -> None:
+        self.call = call
+        self.task = task
+        self._told = False
 
     def __await__(self) -> Generator[Any, None, T]:
         """Wait for the value; raises CallFailed when a required call has none."""
-        return asyncio.shield(self._task).__await__()
+        yield from asyncio.wait([self.task]).__await__()
+        if self.task.cancelled():
+            raise RuntimeError(f"{self.call.name} was cancelled at the end of its fan's block: await it inside")
+        self._told = True
+        return self.task.result()
+
+    def untold(self) -> BaseException | None:
+        """Return what the call failed with, unless whoever awaited it has been told."""
+        if self._told or not self.task.done() or self.task.cancelled():
+            return None
+        return self.task.exception()
 
 
 class Fan:
-    """Makes calls under one deadline, and sees to it that none outlives the block it is used in."""
+    """Makes calls under one deadline, and sees to it that none outlives the block it is used in.
+
+    `prefix` goes before the calls' names, and writes wait at the `gate`. Unless what the calls are for is `required`,
+    a status decides the page only where a call itself passes it through.
+    """
 
     def __init__(
         self,
@@ -35,14 +54,37 @@ class Fan:
         *,
         prefix: str = "",
         gate: Callable[[], Awaitable[None]] | None = None,
+        required: bool = True,
     ) -> None:
         self._sender = sender
         self._inbound = inbound
         self._deadline = deadline
         self._prefix = prefix
         self._gate = gate
-        self._tasks: dict[str, asyncio.Task[Any]] = {}
-        self.failures: dict[str, Failure] = {}
+        self._required = required
+        self._calls: dict[str, Pending[Any]] = {}
+        self._failures: dict[str, Failure] = {}
+        self._left = False
+
+    def __repr__(self) -> str:
+        """Show the calls still under way."""
+        running = [name for name, pending in self._calls.items() if not pending.task.done()]
+        return f"<Fan running={running} of {len(self._calls)}>"
+
+    @property
+    def names(self) -> list[str]:
+        """The calls' names, in the order they were made."""
+        return list(self._calls)
+
+    @property
+    def failures(self) -> dict[str, Failure]:
+        """The calls without their value, in the order they were made, whichever failed first."""
+        return {name: self._failures[name] for name in self._calls if name in self._failures}
+
+    @property
+    def attempts(self) -> int:
+        """The attempts made so far."""
+        return sum(pending.call.attempts for pending in self._calls.values())
 
     async def __aenter__(self) -> Self:
         """Enter the block whose end is every call's end."""
@@ -50,7 +92,8 @@ class Fan:
 
     async def __aexit__(self, *_: object) -> None:
         """Cancel and reap what still runs."""
-        await reap(self._tasks.values())
+        self._left = True
+        await reap(pending.task for pending in self._calls.values())
 
     @overload
     def call(
@@ -59,8 +102,13 @@ class Fan:
     ) -> Pending[T | None]: ...  # fmt: skip
     @overload
     def call(
+        self, upstream: str, request: Request[Any], type_: type[T], *, absent: tuple[int, ...],
+        optional: Literal[False] = ..., passthrough: tuple[int, ...] = ..., name: str | None = ...,
+    ) -> Pending[T | None]: ...  # fmt: skip
+    @overload
+    def call(
         self, upstream: str, request: Request[Any], type_: type[T], *, optional: Literal[False] = ...,
-        absent: tuple[int, ...] = ..., passthrough: tuple[int, ...] = ..., name: str | None = ...,
+        passthrough: tuple[int, ...] = ..., name: str | None = ...,
     ) -> Pending[T]: ...  # fmt: skip
     @overload
     def call(
@@ -69,8 +117,13 @@ class Fan:
     ) -> Pending[JSON | None]: ...  # fmt: skip
     @overload
     def call(
+        self, upstream: str, request: Request[Any], *, absent: tuple[int, ...],
+        optional: Literal[False] = ..., passthrough: tuple[int, ...] = ..., name: str | None = ...,
+    ) -> Pending[JSON | None]: ...  # fmt: skip
+    @overload
+    def call(
         self, upstream: str, request: Request[Any], *, optional: Literal[False] = ...,
-        absent: tuple[int, ...] = ..., passthrough: tuple[int, ...] = ..., name: str | None = ...,
+        passthrough: tuple[int, ...] = ..., name: str | None = ...,
     ) -> Pending[JSON]: ...  # fmt: skip
     def call(
         self,
@@ -89,41 +142,77 @@ class Fan:
         it is the upstream's, numbered from the second on.
         """
         label = self._label(name or upstream)
+        if self._left:
+            raise RuntimeError(f"{label} was called after the end of its fan's block")
         call = Call(label, request, _decoder(type_), self._inbound, self._deadline, absent)
-        task = asyncio.create_task(self._value(upstream, call, optional=optional, passthrough=passthrough))
+        task = asyncio.create_task(self._value(upstream, call, optional=optional, passthrough=passthrough), name=label)
         task.add_done_callback(_seen)
-        self._tasks[label] = task
-        return Pending(task)
+        self._calls[label] = Pending(call, task)
+        return self._calls[label]
 
-    def failed(self) -> CallFailed | None:
-        """Return the first required failure that nobody has awaited or caught."""
-        for task in self._tasks.values():
-            if task.done() and not task.cancelled() and isinstance(error := task.exception(), CallFailed):
-                return error
-        return None
+    def raise_untold(self) -> None:
+        """Raise what the first call failed with that nobody awaited."""
+        for pending in self._calls.values():
+            if (error := pending.untold()) is not None:
+                raise error
 
     async def _value(self, upstream: str, call: Call, *, optional: bool, passthrough: tuple[int, ...]) -> Any:
-        if not call.request.safe and self._gate is not None:
-            await self._gate()
-        outcome = await self._sender.send(upstream, call)
+        outcome = await self._outcome(upstream, call)
         if outcome.ok:
             return outcome.value
-        self.failures[call.name] = failure_of(outcome)
-        if optional and outcome.status not in passthrough:
+        self._failures[call.name] = failure_of(outcome)
+        passes = outcome.fault is Fault.HTTP_RESPONSE_STATUS and (
+            outcome.status in passthrough or (outcome.passthrough and self._required and not optional)
+        )
+        if optional and not passes:
             return None
-        raise _failed(call, outcome, passthrough)
+        raise _Failed(self, call, outcome, passthrough=passes)
+
+    async def _outcome(self, upstream: str, call: Call) -> Outcome:
+        """Send a call, a write when the gate lets it, and log its end, whatever that is."""
+        started = time.perf_counter()
+        ending, fault = "failed", None
+        try:
+            if not call.request.safe and self._gate is not None:
+                await self._gate()
+            outcome = await self._sender.send(upstream, call)
+            if outcome.ok:
+                ending = "absent" if outcome.absent else "ok"
+            fault = outcome.fault
+        except asyncio.CancelledError:
+            ending = "cancelled"
+            raise
+        finally:
+            events.call_finished(
+                call=call.name,
+                upstream=upstream,
+                outcome=ending,
+                fault=fault,
+                attempts=call.attempts,
+                start=started - self._inbound.started,
+                duration=time.perf_counter() - started,
+            )
+        return outcome
 
     def _label(self, name: str) -> str:
         label, count = f"{self._prefix}{name}", 1
-        while label in self._tasks:
+        while label in self._calls:
             count += 1
             label = f"{self._prefix}{name}-{count}"
         return label
 
 
-def _failed(call: Call, outcome: Outcome, passthrough: tuple[int, ...]) -> CallFailed:
-    passes = outcome.fault is Fault.HTTP_RESPONSE_STATUS and (outcome.status in passthrough or outcome.passthrough)
-    return CallFailed(call.name, failure_of(outcome), passthrough=passes, retry_after=outcome.retry_after)
+class _Failed(CallFailed):
+    """A required call of a fan failed; the problem this makes tells what else the fan lacks, as a page's does."""
+
+    def __init__(self, fan: Fan, call: Call, outcome: Outcome, *, passthrough: bool) -> None:
+        super().__init__(call.name, failure_of(outcome), passthrough=passthrough, retry_after=outcome.retry_after)
+        self._fan = fan
+
+    def problem(self, errors: Mapping[str, Failure]) -> Problem:
+        """Return the problem, this failure the last of its errors."""
+        others = {name: failure for name, failure in self._fan.failures.items() if name != self.call}
+        return super().problem({**others, **errors})
 
 
 def _seen(task: asyncio.Task[Any]) -> None:
@@ -132,12 +221,7 @@ def _seen(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-_DECODERS: dict[Any, Decoder] = {}
-
-
+@lru_cache(maxsize=1024)
 def _decoder(type_: Any) -> Decoder:
     """Return the type's decoder, made once."""
-    decoder = _DECODERS.get(type_)
-    if decoder is None:
-        decoder = _DECODERS[type_] = Decoder(type_)
-    return decoder
+    return Decoder(type_)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
+
+import msgspec
 
 from gateway.answer import CallFailed, Failure, denied, failure_of, skipped
 from gateway.fan import Fan
 from gateway.log import events
 from gateway.plan import Join, Node, Plan
-from gateway.tasks import together
+from gateway.tasks import Overdue, is_cancelled, together, until
 from upstreams import Call, Deadline, Fault, Inbound, InvalidParameter, Outcome, Request, Sender
+from upstreams.values import Unreadable
+
+_GRACE: Final = 0.01  # a part's calls end at the deadline; so much later the part has had its chance to say so
 
 
 class Unusable(Exception):
@@ -49,6 +56,7 @@ class FanOut:
         self.values: dict[str, Any] = dict(inputs)
         self.lacking: set[str] = set()
         self.failures: dict[str, Failure] = {}
+        self.inner_failures: dict[str, Mapping[str, Failure]] = {}
         self.attempts: dict[str, int] = {}
         self.durations: dict[str, float] = {}
         self.complete = True
@@ -71,8 +79,10 @@ class FanOut:
 
     def errors(self) -> dict[str, Failure]:
         """Return the failures in the order of declaration, those inside parts last."""
-        declared = {name: self.failures[name] for name in self.plan.nodes if name in self.failures}
-        return {**declared, **self.failures}
+        found = {name: self.failures[name] for name in self.plan.nodes if name in self.failures}
+        for name in self.plan.nodes:
+            found.update(self.inner_failures.get(name, {}))
+        return found
 
     def arguments(self, names: Sequence[str]) -> dict[str, Any]:
         """Return values by name, for a method that takes them."""
@@ -94,14 +104,21 @@ class FanOut:
 
     async def _make(self, node: Node) -> None:
         started = time.perf_counter()
+        ending = "failed"
         try:
             await _MAKERS[node.kind](self, node)
+            ending = self._ending(node)
+        except asyncio.CancelledError as error:
+            if not is_cancelled():
+                raise RuntimeError(f"{node.name} raised CancelledError by itself") from error
+            ending = "cancelled"
+            raise
         finally:
             self.durations[node.name] = time.perf_counter() - started
             events.call_finished(
                 call=node.name,
                 upstream=node.upstream,
-                outcome=self._ending(node),
+                outcome=ending,
                 fault=self.failures[node.name].error if node.name in self.failures else None,
                 attempts=self.attempts.get(node.name, 0),
                 start=started - self.inbound.started,
@@ -111,41 +128,41 @@ class FanOut:
     def _ending(self, node: Node) -> str:
         if node.name in self.failures:
             return "failed"
-        if node.name not in self.values:
-            return "cancelled"
         return "absent" if node.name in self.lacking else "ok"
 
     def keep(self, node: Node, value: Any) -> None:
         """Keep a call's value."""
         self.values[node.name] = value
 
-    def lack(self, node: Node, failure: Failure | None = None, outcome: Outcome | None = None) -> None:
-        """Put what stands for a missing value in its place, or fail the page if nothing may.
-
-        Without a failure the value is rightly absent, and the answer stays complete.
-        """
-        if failure is not None:
-            self._fail(node, failure, outcome)
-        self.values[node.name] = node.fallback()
-        if not node.policy.has_fallback and node.join is None:
+    def lack(self, node: Node) -> None:
+        """Keep that there is rightly no value, which leaves the answer complete: None, or a join without rows."""
+        if node.join is not None:
+            self.values[node.name] = {}
+        else:
+            self.values[node.name] = None
             self.lacking.add(node.name)
 
-    def _fail(self, node: Node, failure: Failure, outcome: Outcome | None) -> None:
-        """Take note of a failure; raise CallFailed if the page cannot be answered without the value."""
-        self.failures[node.name] = failure
-        passes = outcome is not None and passes_through(node, outcome)
-        if node.required or passes:
-            retry_after = outcome.retry_after if outcome is not None else None
-            raise CallFailed(node.name, failure, passthrough=passes, retry_after=retry_after)
+    def fail(self, node: Node, failed: CallFailed) -> None:
+        """Take note of a failure, and put what stands for the value in its place.
+
+        Raises it if the page cannot be answered without the value, or is to answer what the upstream did.
+        """
+        self.failures[node.name] = failed.failure
+        if node.required or failed.passthrough:
+            raise failed
         self.complete = False
+        self._stand_in(node)
 
     def _skip(self, node: Node, culprit: str) -> None:
+        """Leave a call out. That alone makes no answer incomplete: the culprit has, if it failed."""
         self.failures[node.name] = skipped(node.upstream, culprit)
-        self.complete = self.complete and culprit not in self.failures
+        self._stand_in(node)
+        events.call_skipped(call=node.name, upstream=node.upstream, because=culprit)
+
+    def _stand_in(self, node: Node) -> None:
         self.values[node.name] = node.fallback()
         if not node.policy.has_fallback and node.join is None:
             self.lacking.add(node.name)
-        events.call_skipped(call=node.name, upstream=node.upstream, because=culprit)
 
     async def send(self, node: Node, request: Request[Any], nth: int = 0) -> Outcome:
         """Send one of a call's requests; a write waits at the gate first."""
@@ -164,6 +181,23 @@ class FanOut:
         self._wake()
         await self._until(lambda: (self._done | self._writing).issuperset(self.plan.required))
 
+    def fan(self, node: Node) -> Fan:
+        """Return what a part makes its calls through."""
+        return Fan(
+            self.sender,
+            self.inbound,
+            self.deadline,
+            prefix=f"{node.name}.",
+            gate=lambda: self.gate(node),
+            required=node.required,
+        )
+
+    def account(self, node: Node, fan: Fan) -> None:
+        """Add what a part's calls came to."""
+        self.attempts[node.name] = fan.attempts
+        self.inner_failures[node.name] = fan.failures
+        self.complete = self.complete and not fan.failures
+
     def request(self, node: Node, *keys: Any) -> Request[Any] | Failure | None:
         """Ask a declaration for its request; a value that fits into none is the client's mistake or a failure."""
         method = getattr(self.page, node.attribute)
@@ -175,21 +209,20 @@ class FanOut:
 
     def refusal(self, node: Node, error: InvalidParameter) -> Failure:
         """Return the failure of a request that cannot be made; raise Unusable where the client gave the value."""
-        field = self._client_field(error.value)
+        field = self._client_field(node, error)
         if field is not None:
             raise Unusable(field, error) from error
         return denied(node.upstream, str(error))
 
-    def _client_field(self, value: object) -> str | None:
+    def _client_field(self, node: Node, error: InvalidParameter) -> str | None:
         """Name the URL kwarg, or the field of query or body, that a value came from; None if it is an upstream's."""
-        for name, given in self.inputs.items():
-            fields = getattr(given, "__struct_fields__", None)
-            if fields is None and name != "request" and _is_in(value, given):
-                return name
-            for field in fields or ():
-                if _is_in(value, getattr(given, field)):
-                    return f"{name}.{field}"
-        return None
+        taken = (*node.params, *(node.join.key_params if node.join is not None else ()))
+        given = {name: self.inputs[name] for name in taken if name not in self.plan.nodes}
+        field = _path_to(error.value, given)
+        if field is None and node.kind != "part" and 0 < len(taken) == len(given):
+            # The client gave all there was to make it from, though not in these words.
+            return error.name if len(given) > 1 or "request" in given else taken[0]
+        return field
 
     async def _until(self, ready: Callable[[], bool]) -> None:
         """Wait for other calls of this page until a condition on them holds."""
@@ -205,15 +238,34 @@ class FanOut:
                 waiter.set_result(None)
 
 
-def passes_through(node: Node, outcome: Outcome) -> bool:
-    """Tell whether an error status is to be the page's: the call says so, or its upstream does for required calls."""
-    if outcome.fault is not Fault.HTTP_RESPONSE_STATUS:
-        return False
-    return outcome.status in node.policy.passthrough or (outcome.passthrough and node.required)
+def _failed(node: Node, outcome: Outcome) -> CallFailed:
+    """Return a call's failure. Its status is the page's if the call says so, or the upstream does of a required one."""
+    passes = outcome.fault is Fault.HTTP_RESPONSE_STATUS and (
+        outcome.status in node.policy.passthrough or (outcome.passthrough and node.required)
+    )
+    return CallFailed(node.name, failure_of(outcome), passthrough=passes, retry_after=outcome.retry_after)
 
 
-def _is_in(value: object, given: object) -> bool:
-    return given == value or (isinstance(given, (list, tuple, set, frozenset)) and value in given)
+def _path_to(value: object, inputs: Mapping[str, Any]) -> str | None:
+    """Find where a value stands in what the client gave: `user_id`, `query.tag`, `body.items[0].sku`."""
+    pending = deque(inputs.items())
+    while pending:
+        path, given = pending.popleft()
+        if value is given or value == given:  # NaN is only itself
+            return path
+        pending.extend(_inside(path, given))
+    return None
+
+
+def _inside(path: str, given: object) -> Iterator[tuple[str, Any]]:
+    """Yield what an input is made of, each with its path."""
+    if isinstance(given, msgspec.Struct):
+        names = zip(given.__struct_encode_fields__, given.__struct_fields__, strict=True)
+        yield from ((f"{path}.{shown}", getattr(given, name)) for shown, name in names)
+    elif isinstance(given, Mapping):
+        yield from ((f"{path}.{key}", value) for key, value in given.items())
+    elif isinstance(given, (list, tuple, set, frozenset)):
+        yield from ((f"{path}[{nth}]", value) for nth, value in enumerate(given))
 
 
 async def _make_call(fan_out: FanOut, node: Node) -> None:
@@ -221,15 +273,14 @@ async def _make_call(fan_out: FanOut, node: Node) -> None:
     if request is None:
         fan_out.lack(node)
     elif isinstance(request, Failure):
-        fan_out.lack(node, request)
+        fan_out.fail(node, CallFailed(node.name, request))
     else:
-        outcome = await fan_out.send(node, request)
-        _take(fan_out, node, outcome)
+        _take(fan_out, node, await fan_out.send(node, request))
 
 
 def _take(fan_out: FanOut, node: Node, outcome: Outcome) -> None:
     if not outcome.ok:
-        fan_out.lack(node, failure_of(outcome), outcome)
+        fan_out.fail(node, _failed(node, outcome))
     elif outcome.absent:
         fan_out.lack(node)
     else:
@@ -248,17 +299,17 @@ async def _make_join(fan_out: FanOut, node: Node) -> None:
     chunks = [distinct[start : start + join.size] for start in range(0, len(distinct), join.size)]
     found: list[Mapping[Any, Any]] = [{}] * len(chunks)
     lost: list[tuple[int, Failure]] = []
-    permits = asyncio.Semaphore(join.concurrency)
+    waiting = enumerate(chunks)
 
-    async def ask(nth: int, chunk: list[Any]) -> None:
-        async with permits:
+    async def ask() -> None:
+        for nth, chunk in waiting:
             rows = await _chunk(fan_out, node, join, nth, chunk)
-        if isinstance(rows, Failure):
-            lost.append((nth, rows))
-        else:
-            found[nth] = rows
+            if isinstance(rows, Failure):
+                lost.append((nth, rows))
+            else:
+                found[nth] = rows
 
-    await together(ask(nth, chunk) for nth, chunk in enumerate(chunks))
+    await together(ask() for _ in chunks[: join.concurrency])
     _gather_rows(fan_out, node, chunks, found, lost)
 
 
@@ -274,7 +325,7 @@ def _gather_rows(
     if lost:
         fan_out.complete = False
         keys = [key for nth, _ in sorted(lost, key=_first) for key in chunks[nth]]
-        fan_out.failures[node.name] = _with_keys(min(lost, key=_first)[1], keys)
+        fan_out.failures[node.name] = msgspec.structs.replace(min(lost, key=_first)[1], keys=keys)
     if lost and len(lost) == len(chunks) and node.policy.has_fallback:
         fan_out.keep(node, node.fallback())
     else:
@@ -282,43 +333,43 @@ def _gather_rows(
 
 
 async def _chunk(fan_out: FanOut, node: Node, join: Join, nth: int, chunk: list[Any]) -> Mapping[Any, Any] | Failure:
-    """Ask for one chunk of keys. A required join's first failure fails the page from here."""
+    """Ask for one chunk of keys; its rows by key, or why there are none."""
     request = fan_out.request(node, chunk if node.kind == "batch" else chunk[0])
     if request is None:
         return {}
     if isinstance(request, Failure):
-        failure, outcome = request, None
-    else:
-        outcome = await fan_out.send(node, request, nth)
+        return _lose(fan_out, node, chunk, CallFailed(node.name, request))
+    outcome = await fan_out.send(node, request, nth)
+    try:
         if outcome.ok:
             return _rows(node, join, outcome, chunk)
-        failure = failure_of(outcome)
-    if node.required or (outcome is not None and passes_through(node, outcome)):
-        fan_out.lack(node, _with_keys(failure, chunk), outcome)
-    return failure
+    except Unreadable as error:
+        outcome = msgspec.structs.replace(outcome, fault=error.fault, detail=str(error))
+    return _lose(fan_out, node, chunk, _failed(node, outcome))
+
+
+def _lose(fan_out: FanOut, node: Node, chunk: list[Any], failed: CallFailed) -> Failure:
+    """Return a chunk's failure with its keys. A required join's first fails the page from here."""
+    failed.failure = msgspec.structs.replace(failed.failure, keys=chunk)
+    if node.required or failed.passthrough:
+        fan_out.fail(node, failed)
+    return failed.failure
 
 
 def _rows(node: Node, join: Join, outcome: Outcome, chunk: list[Any]) -> Mapping[Any, Any]:
-    """Match rows by key, never by position; rows nobody asked for are left out."""
+    """Match rows by key, never by position; rows nobody asked for are left out. Raises Unreadable."""
     if outcome.absent:
         return {}
     if node.kind == "each":
         return {chunk[0]: outcome.value}
     assert join.row_key is not None  # noqa: S101 - every batch has one
-    by_key = {join.row_key(row): row for row in join.rows(outcome.value)}
+    try:
+        by_key = {join.row_key(row): row for row in join.rows(outcome.value)}
+    except (KeyError, TypeError):
+        if not isinstance(join.row_key, operator.itemgetter):
+            raise
+        raise Unreadable(Fault.BODY_MISMATCH, "a row is without the key it is to be matched by") from None
     return {key: by_key[key] for key in chunk if key in by_key}
-
-
-def _with_keys(failure: Failure, keys: list[Any]) -> Failure:
-    return Failure(
-        upstream=failure.upstream,
-        error=failure.error,
-        status=failure.status,
-        attempts=failure.attempts,
-        retryable=failure.retryable,
-        detail=failure.detail,
-        keys=keys,
-    )
 
 
 def _first(lost: tuple[int, Failure]) -> int:
@@ -328,36 +379,26 @@ def _first(lost: tuple[int, Failure]) -> int:
 async def _make_part(fan_out: FanOut, node: Node) -> None:
     """Run a part's coroutine with a fan of its own, within the page's deadline."""
     method = getattr(fan_out.page, node.attribute)
-    fan = Fan(
-        fan_out.sender, fan_out.inbound, fan_out.deadline, prefix=f"{node.name}.", gate=lambda: fan_out.gate(node)
-    )
-    timer = asyncio.timeout_at(fan_out.deadline.at)
-    try:
-        async with timer, fan:
-            value = await method(fan, **fan_out.arguments(node.params))
-    except TimeoutError:
-        if not timer.expired():
-            raise
-        fan_out.lack(node, _late(node))
-    except asyncio.CancelledError as error:
-        if (task := asyncio.current_task()) is not None and not task.cancelling():
-            message = f"part {node.name} raised CancelledError by itself"
-            raise RuntimeError(message) from error
-        raise
-    except InvalidParameter as error:
-        fan_out.lack(node, fan_out.refusal(node, error))
-    except CallFailed as failed:
-        fan_out.lack(node, failed.failure)
-    else:
-        fan_out.failures.update(fan.failures)
-        fan_out.complete = fan_out.complete and not fan.failures
-        fan_out.keep(node, value)
+    async with fan_out.fan(node) as fan:
+        try:
+            part = method(fan, **fan_out.arguments(node.params))
+            value = await until(fan_out.deadline.at + _GRACE, part, f"part {node.name}")
+            fan.raise_untold()
+        except Overdue:
+            fan_out.fail(node, CallFailed(node.name, _late(fan)))
+        except InvalidParameter as error:
+            fan_out.fail(node, CallFailed(node.name, fan_out.refusal(node, error)))
+        except CallFailed as failed:
+            own = CallFailed(node.name, failed.failure, passthrough=failed.passthrough, retry_after=failed.retry_after)
+            fan_out.fail(node, own)
+        else:
+            fan_out.keep(node, value)
+        finally:
+            fan_out.account(node, fan)
 
 
-def _late(node: Node) -> Failure:
-    return Failure(
-        upstream=node.upstream or None, error=Fault.DEADLINE_EXCEEDED, status=None, attempts=0, retryable=True
-    )
+def _late(fan: Fan) -> Failure:
+    return Failure(upstream=None, error=Fault.DEADLINE_EXCEEDED, status=None, attempts=fan.attempts, retryable=True)
 
 
 _MAKERS: Final[Mapping[str, Callable[[FanOut, Node], Awaitable[None]]]] = {

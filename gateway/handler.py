@@ -2,8 +2,8 @@
 
 The stock handler starts two OS threads for every request, and every MiddlewareMixin middleware hops to one of them and
 back. A page needs neither: it gets its own chain of native async middleware (PAGE_MIDDLEWARE), and its response is
-closed on the loop unless somebody listens who must not be called there. Every other view is served by the stock
-handler, thread-sensitive context and all.
+closed on the loop unless somebody listens who must not be called there. A path that leads nowhere is answered in the
+same way. Every other view is served by the stock handler.
 """
 
 from __future__ import annotations
@@ -11,20 +11,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
+from functools import partial
 from typing import IO, Any
 
-from asgiref.sync import iscoroutinefunction, sync_to_async
+from asgiref.sync import ThreadSensitiveContext, iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.core import signals
-from django.core.exceptions import ImproperlyConfigured, RequestAborted
+from django.core.checks import CheckMessage, Error, register
+from django.core.exceptions import ImproperlyConfigured, MiddlewareNotUsed, RequestAborted
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
-from django.http import HttpRequest, HttpResponseBase
-from django.urls import Resolver404, get_resolver, is_valid_path, set_script_prefix
+from django.core.handlers.base import reset_urlconf
+from django.http import FileResponse, HttpRequest, HttpResponseBase
+from django.urls import Resolver404, ResolverMatch, get_resolver, is_valid_path, set_script_prefix
+from django.utils.deprecation import MiddlewareMixin
 from django.utils.module_loading import import_string
 
 from gateway.answer import Problem
 from gateway.conf import conf
+from gateway.middleware import Edge
 from gateway.problems import problem_of, problem_response
+from gateway.visit import visit_of
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -36,14 +42,25 @@ class Handler(ASGIHandler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._answer_page = _chain(conf().page_middleware, _view_response)
+        self._answer_page = _chain(conf().page_middleware, self._view_response)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
-        if _is_page(scope):
-            await self._handle_page(scope, receive, send)
-        else:
+        if not _is_page(scope):
             await super().__call__(scope, receive, send)
+            return
+        # Starts no thread by itself: it is for synchronous receivers of signals, and for a page that asks for a thread.
+        async with ThreadSensitiveContext():
+            await self._handle_page(scope, receive, send)
+
+    def create_request(self, scope: Mapping[str, Any], body_file: IO[bytes]) -> tuple[Any, Any]:
+        """Return the request and None, or None and problem+json: a query string that is not UTF-8 cannot be read."""
+        request, refusal = super().create_request(scope, body_file)
+        if refusal is not None:
+            problem = Problem(refusal.status_code)
+            readable = self.request_class({**scope, "query_string": b""}, body_file)
+            return None, Edge(lambda request: problem_response(request, problem))(readable)
+        return request, None
 
     async def _handle_page(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         try:
@@ -53,74 +70,135 @@ class Handler(ASGIHandler):
         with closing(body_file):
             set_script_prefix(get_script_prefix(scope))
             await signals.request_started.asend(sender=self.__class__, scope=scope)
-            response = await self._respond(scope, body_file, receive, send)
-            await self._close(response)
+            await self._respond(scope, body_file, receive, send)
 
-    async def _respond(
-        self, scope: dict[str, Any], body_file: IO[bytes], receive: Receive, send: Send
-    ) -> HttpResponseBase | None:
-        """Answer, or be cancelled when the client leaves; returns the response to close, if there is one."""
-        request, refusal = self.create_request(scope, body_file)
-        response: HttpResponseBase | None = refusal
+    async def _respond(self, scope: dict[str, Any], body_file: IO[bytes], receive: Receive, send: Send) -> None:
+        """Answer, or be cancelled when the client leaves; either way let go of what the response holds."""
+        response: HttpResponseBase | None = None
         departure = asyncio.create_task(_cancel_on_disconnect(receive, asyncio.current_task()))
         try:
-            if request is not None:
-                request.resolver_match = scope["tributary.match"]
-                response = await self._answer_page(request)
-                response._handler_class = self.__class__  # type: ignore[attr-defined] # noqa: SLF001 - Django's own
-            if response is not None:
-                await self.send_response(response, send)
+            response = await self._response(scope, body_file)
+            await self.send_response(response, send)
         except asyncio.CancelledError:
             if not (departure.done() and departure.result()) or _uncancelled() > 0:
                 raise
         finally:
             departure.cancel()
+            await self._finish(response)
+
+    async def _response(self, scope: dict[str, Any], body_file: IO[bytes]) -> HttpResponseBase:
+        request, refused = self.create_request(scope, body_file)
+        response: Any = refused
+        if request is not None:
+            request.resolver_match = match if isinstance(match := scope["tributary.match"], ResolverMatch) else None
+            response = await self._answer_page(request)
+            response._resource_closers.append(request.close)  # noqa: SLF001 - as Django's own handlers do
+            if isinstance(response, FileResponse):
+                response.block_size = self.chunk_size
+        response._handler_class = self.__class__  # noqa: SLF001 - the same
+        answered: HttpResponseBase = response
+        return answered
+
+    async def _finish(self, response: HttpResponseBase | None) -> None:
+        """Close a response and send request_finished: on the loop, unless a receiver has to be called elsewhere."""
+        send = partial(signals.request_finished.send, sender=self.__class__)
+        close = send if response is None else response.close
+        synchronous, asynchronous = signals.request_finished._live_receivers(self.__class__)  # noqa: SLF001
+        if asynchronous or any(receiver is not reset_urlconf for receiver in synchronous):
+            await sync_to_async(close)()
+        else:
+            close()
+
+    async def _view_response(self, request: HttpRequest) -> HttpResponseBase:
+        """Call the view that was found; the innermost link of the pages' chain."""
+        response: HttpResponseBase
+        match = request.scope["tributary.match"]  # type: ignore[attr-defined]
+        if hasattr(request, "urlconf"):  # a link of the chain has chosen another URLconf
+            response = await self._get_response_async(request)  # type: ignore[attr-defined]
+        elif match is None:
+            response = problem_response(request, Problem(404))
+        elif isinstance(match, Exception):
+            raise match
+        else:
+            response = await match.func(request, *match.args, **match.kwargs)
         return response
 
-    async def _close(self, response: HttpResponseBase | None) -> None:
-        """Close a response, on the loop unless a receiver of request_finished has to be called elsewhere."""
-        if response is None:
-            await signals.request_finished.asend(sender=self.__class__)
-        elif signals.request_finished.has_listeners(self.__class__):
-            await sync_to_async(response.close)()
-        else:
-            response.close()
+
+@register("gateway")
+def check_page_middleware(**_: object) -> list[CheckMessage]:
+    """Check that every link of the pages' chain runs on the loop."""
+    try:
+        chain = conf().page_middleware
+    except ImproperlyConfigured:
+        return []  # gateway.E001 says so
+    return [
+        Error(fault, hint="Middleware for ordinary views belongs in MIDDLEWARE.", id="gateway.E006")
+        for fault in map(_fault, chain)
+        if fault is not None
+    ]
 
 
 def _is_page(scope: dict[str, Any]) -> bool:
     """Tell whether a path leads to a page, or to nothing; what it leads to is kept for the request."""
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    path = _path_info(scope)
+    match: ResolverMatch | Exception | None
     try:
-        match = get_resolver().resolve(path)
-    except Resolver404:
-        scope["tributary.match"] = None
-        return not (settings.APPEND_SLASH and not path.endswith("/") and is_valid_path(f"{path}/"))
+        match = _resolved(path)
+        if match is None and _lacks_slash(path):
+            return False
+    except Exception as error:  # noqa: BLE001 - a path converter's own mistake, answered inside the chain
+        match = error
     scope["tributary.match"] = match
-    return hasattr(match.func, "pages")
+    return not isinstance(match, ResolverMatch) or hasattr(match.func, "pages")
 
 
-async def _view_response(request: HttpRequest) -> HttpResponseBase:
-    """Call the view that was found; the innermost link of the pages' chain."""
-    match = request.resolver_match
-    if match is None:
-        return problem_response(request, Problem(404))
-    response: HttpResponseBase = await match.func(request, *match.args, **match.kwargs)
-    return response
+def _path_info(scope: Mapping[str, Any]) -> str:
+    """Return the path below the script prefix."""
+    path: str = scope["path"]
+    prefix = get_script_prefix(scope).rstrip("/")
+    return path[len(prefix) :] if path == prefix or path.startswith(f"{prefix}/") else path
+
+
+def _resolved(path: str) -> ResolverMatch | None:
+    try:
+        return get_resolver().resolve(path)
+    except Resolver404:
+        return None
+
+
+def _lacks_slash(path: str) -> bool:
+    """Tell whether Django would redirect a path that leads nowhere (APPEND_SLASH)."""
+    return bool(settings.APPEND_SLASH and not path.endswith("/") and is_valid_path(f"{path}/"))
 
 
 def _chain(middleware: tuple[str, ...], innermost: GetResponse) -> GetResponse:
     """Build the pages' chain, outermost first. Raises ImproperlyConfigured for middleware that is not native async."""
-    answer = innermost
+    answer = _guarded(innermost)
     for path in reversed(middleware):
-        factory = import_string(path)
-        if not getattr(factory, "async_capable", False) or hasattr(factory, "process_request"):
-            message = f"PAGE_MIDDLEWARE: {path} is not native async middleware; it would start a thread for every page"
-            raise ImproperlyConfigured(message)
-        answer = factory(_guarded(answer))
-        if not iscoroutinefunction(answer):
-            message = f"PAGE_MIDDLEWARE: {path} is not a coroutine function when given one"
-            raise ImproperlyConfigured(message)
+        if (fault := _fault(path)) is not None:
+            raise ImproperlyConfigured(fault)
+        try:
+            link = import_string(path)(answer)
+        except MiddlewareNotUsed:
+            continue
+        if not iscoroutinefunction(link):
+            raise ImproperlyConfigured(f"PAGE_MIDDLEWARE: {path} is not a coroutine function when given one")
+        answer = _guarded(link)
     return answer
+
+
+def _fault(path: str) -> str | None:
+    """Say why middleware cannot be around pages: it would start threads for every one, or do only half of its work."""
+    try:
+        factory = import_string(path)
+    except ImportError as error:
+        return f"PAGE_MIDDLEWARE: {path} cannot be imported: {error}"
+    calls = [getattr(factory, name, None) for name in ("__call__", "__acall__")]
+    if not getattr(factory, "async_capable", False) or calls == [MiddlewareMixin.__call__, MiddlewareMixin.__acall__]:
+        return f"PAGE_MIDDLEWARE: {path} is not native async middleware; it would start a thread for every page"
+    if hasattr(factory, "process_view"):
+        return f"PAGE_MIDDLEWARE: {path} has a process_view, which is not called for pages"
+    return None
 
 
 def _guarded(answer: GetResponse) -> GetResponse:
@@ -130,7 +208,9 @@ def _guarded(answer: GetResponse) -> GetResponse:
         try:
             return await answer(request)
         except Exception as error:  # noqa: BLE001 - the next line knows them all
-            return problem_response(request, problem_of(request, error))
+            response = problem_response(request, problem_of(request, error))
+            response["X-Request-ID"] = visit_of(request).inbound.request_id
+            return response
 
     return guarded
 

@@ -5,17 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Final, get_args, get_origin
+from typing import Any, Final
+from urllib.parse import unquote_plus, unquote_to_bytes
 
 import msgspec
 from django.http import HttpRequest
 
-from gateway.annotations import is_union
 from gateway.answer import Problem
 from gateway.plan import Plan
 
-_WHERE: Final = re.compile(r"^(?P<reason>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
-_FIELD: Final = re.compile(r"field `([^`]+)`")
+_WHERE: Final = re.compile(r"^(?P<reason>.*?)(?: - at (?:`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
+_FIELD: Final = re.compile(r"^Object .* field `(.+)`$", re.DOTALL)
+_ECHO: Final = re.compile(r"(?<=^Invalid enum value) .*|(?<=^Invalid value) .*", re.DOTALL)
+_UTF8: Final = frozenset({"utf-8", "utf8", "us-ascii"})
+_SEVERAL: Final = (
+    msgspec.inspect.ListType,
+    msgspec.inspect.SetType,
+    msgspec.inspect.FrozenSetType,
+    msgspec.inspect.VarTupleType,
+    msgspec.inspect.TupleType,
+)
 
 
 def read_inputs(plan: Plan, request: HttpRequest, kwargs: Mapping[str, Any], max_body: int) -> dict[str, Any]:
@@ -30,68 +39,93 @@ def read_inputs(plan: Plan, request: HttpRequest, kwargs: Mapping[str, Any], max
 
 def _query(request: HttpRequest, type_: Any) -> Any:
     """Decode the query string; a name given twice is an error unless its field takes several."""
-    lists = _list_fields(type_)
+    fields = _fields(type_)
     found: dict[str, Any] = {}
     for name, values in request.GET.lists():
-        if name in lists:
+        if fields.get(name):
             found[name] = values
-        elif len(values) == 1:
+        elif len(values) > 1 and name in fields:
+            raise _invalid("query", f"given {len(values)} times", f".{name}")
+        else:
             found[name] = values[0]
-        elif name in lists.known:
-            raise _invalid("query", f"given {len(values)} times", name)
+    _check_percent_encoding(request.META.get("QUERY_STRING", ""), fields)
     return _checked("query", lambda: msgspec.convert(found, type_, strict=False))
 
 
+def _check_percent_encoding(query: str, fields: Mapping[str, bool]) -> None:
+    """Refuse a value that is not UTF-8, which Django would mend with replacement characters."""
+    for pair in query.split("&") if "%" in query else ():
+        name, _, value = pair.partition("=")
+        if unquote_plus(name) in fields:
+            _checked(f"query.{unquote_plus(name)}", unquote_to_bytes(value).decode)
+
+
 def _body(request: HttpRequest, type_: Any, max_body: int) -> Any:
-    if int(request.META.get("CONTENT_LENGTH") or 0) > max_body:
-        raise Problem(413, detail=f"the body may have {max_body} bytes")
+    if _content_length(request) > max_body:
+        raise _too_large(max_body)
     if request.content_type != "application/json" and not (request.content_type or "").endswith("+json"):
         raise Problem(415, detail="the body must be application/json")
+    if (request.content_params or {}).get("charset", "utf-8").lower() not in _UTF8:
+        raise Problem(415, detail="the body must be in UTF-8")
     content = request.body
     if len(content) > max_body:
-        raise Problem(413, detail=f"the body may have {max_body} bytes")
-    return _checked("body", lambda: _decoder(type_).decode(content))
+        raise _too_large(max_body)
+    return _checked("body", lambda: _decoded(content, type_))
+
+
+def _content_length(request: HttpRequest) -> int:
+    try:
+        return int(request.META.get("CONTENT_LENGTH") or 0)
+    except ValueError:
+        raise Problem(400, detail="Content-Length is no number") from None
+
+
+def _too_large(max_body: int) -> Problem:
+    return Problem(413, detail=f"the body may have {max_body} bytes")
+
+
+def _decoded(content: bytes, type_: Any) -> Any:
+    if not content.isascii():
+        content.decode("utf-8")  # msgspec does not look into the strings it skips
+    return _decoder(type_).decode(content)
 
 
 def _checked(where: str, decode: Callable[[], Any]) -> Any:
     try:
         return decode()
     except msgspec.ValidationError as error:
-        found = _WHERE.match(str(error))
-        reason, path = (found["reason"], found["path"]) if found else (str(error), None)
-        missing = _FIELD.search(reason)
-        field = ".".join(part for part in (path, missing[1] if missing else None) if part)
-        raise _invalid(where, reason, field) from None
+        raise _mismatch(where, str(error)) from None
     except RecursionError:
         raise _invalid(where, "nested too deeply") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _invalid(where, str(error) if isinstance(error, msgspec.DecodeError) else "not UTF-8") from None
+    except UnicodeDecodeError:
+        raise _invalid(where, "not UTF-8") from None
+    except msgspec.DecodeError as error:
+        raise _invalid(where, str(error)) from None
 
 
-def _invalid(where: str, reason: str, field: str = "") -> Problem:
-    name = f"{where}.{field}" if field else where
-    return Problem(400, "The request is not valid", kind="invalid_request", invalid={name: reason})
+def _mismatch(where: str, message: str) -> Problem:
+    """Turn msgspec's message into the field's path and the reason, which repeats nothing the client sent."""
+    found = _WHERE.match(message)
+    reason, path = (found["reason"], found["path"] or "") if found else (message, "")
+    field = _FIELD.match(reason)
+    return _invalid(where, _ECHO.sub("", reason), f"{path}.{field[1]}" if field else path)
 
 
-class _ListFields(frozenset[str]):
-    """The names of fields that take several values; `known` are all the names there are."""
-
-    known: frozenset[str]
+def _invalid(where: str, reason: str, path: str = "") -> Problem:
+    return Problem(400, "The request is not valid", kind="invalid_request", invalid={where + path: reason})
 
 
 @cache
-def _list_fields(type_: Any) -> _ListFields:
-    fields = msgspec.structs.fields(type_)
-    lists = _ListFields(field.encode_name for field in fields if _takes_several(field.type))
-    lists.known = frozenset(field.encode_name for field in fields)
-    return lists
+def _fields(type_: Any) -> Mapping[str, bool]:
+    """Name the fields as clients do, and tell of each whether it takes several values."""
+    info: Any = msgspec.inspect.type_info(type_)
+    return {field.encode_name: _takes_several(field.type) for field in info.fields}
 
 
-def _takes_several(type_: Any) -> bool:
-    if is_union(type_):
-        return any(_takes_several(member) for member in get_args(type_))
-    origin = get_origin(type_) or type_
-    return isinstance(origin, type) and issubclass(origin, (list, tuple, set, frozenset))
+def _takes_several(type_: msgspec.inspect.Type) -> bool:
+    if isinstance(type_, msgspec.inspect.UnionType):
+        return any(_takes_several(member) for member in type_.types)
+    return isinstance(type_, _SEVERAL)
 
 
 @cache

@@ -34,6 +34,8 @@ async def lifespan(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     await receive()
     started = False
     try:
+        if "state" not in scope:
+            raise ImproperlyConfigured("this server hands no lifespan state to requests; uvicorn does")  # noqa: TRY301
         async with worker() as state:
             scope["state"].update(state)
             await send({"type": "lifespan.startup.complete"})

@@ -14,6 +14,7 @@ from gateway.problems import problem_of, problem_response
 from gateway.visit import Visit, visit_of
 
 _ERROR = 400
+_BODILESS = frozenset({204, 304})
 
 
 class Edge:
@@ -55,7 +56,7 @@ def _finished(request: HttpRequest, visit: Visit, response: HttpResponseBase) ->
     if response.status_code >= _ERROR and _is_djangos_own(request, response):
         response = problem_response(request, Problem(response.status_code))
     response["X-Request-ID"] = visit.inbound.request_id
-    if not response.streaming and not response.has_header("Content-Length"):
+    if not (response.streaming or response.has_header("Content-Length") or response.status_code in _BODILESS):
         response["Content-Length"] = str(len(response.content))  # type: ignore[attr-defined]
     match = request.resolver_match
     if match is not None and visit.fields["http.route"] is None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+import msgspec
+from django.http import BadHeaderError, HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.decorators import classonlymethod
 from django.views import View
 
@@ -17,11 +19,11 @@ from gateway.fleets import borrowed_fleet
 from gateway.inputs import read_inputs
 from gateway.log import events
 from gateway.negotiation import JSON_TYPE, negotiate
-from gateway.plan import Node, Plan, compile_plan
+from gateway.plan import DeclarationError, Node, Plan, compile_plan
 from gateway.problems import problem_of, problem_response
 from gateway.proxy_status import proxy_status
 from gateway.stream import stream
-from gateway.visit import Visit, visit_of
+from gateway.visit import OWN_FIELDS, Visit, visit_of
 from upstreams import Deadline, Sender
 from upstreams.values import encode
 
@@ -52,6 +54,8 @@ class AggregateView(View):
         """Compile the declaration; raises DeclarationError for what is wrong with it."""
         super().__init_subclass__(**kwargs)
         cls.plan = compile_plan(cls, _RESERVED)
+        if faults := list(_faults(cls)):
+            raise DeclarationError(cls.__qualname__, faults)
 
     @classonlymethod
     def as_view(cls, **initkwargs: Any) -> Callable[..., Any]:  # noqa: N805 - Django's class method
@@ -75,8 +79,6 @@ class AggregateView(View):
 
     async def _respond(self, request: HttpRequest, kwargs: Mapping[str, Any]) -> HttpResponseBase:
         visit = visit_of(request)
-        if request.resolver_match is not None:
-            visit.route(request.resolver_match.route)
         if request.method not in self.allowed():
             return self._other_method(request)
         media_type = negotiate(request, streamable=self.plan.streamable)
@@ -114,16 +116,17 @@ class AggregateView(View):
         content = (
             envelope(answer.body, complete=fan_out.complete, errors=errors) if self.envelope else encode(answer.body)
         )
-        status = answer.status if fan_out.complete or answer.status != Answer.status else self.partial_status
-        response = HttpResponse(content, status=status, content_type=JSON_TYPE, headers=dict(answer.headers))
+        status = self.partial_status if not fan_out.complete and answer.status == HTTPStatus.OK else answer.status
+        if status in _WITHOUT_CONTENT:
+            content = b""
+        response = HttpResponse(content, status=status, headers={"Content-Type": JSON_TYPE, **answer.headers})
         response["X-Complete"] = "true" if fan_out.complete else "false"
         visit.fields["complete"] = fan_out.complete
         if errors:
             response["Proxy-Status"] = proxy_status(errors)
         if conf().server_timing:
             response["Server-Timing"] = _server_timing(fan_out)
-        for name, cookie in answer.cookies.items():
-            response.set_cookie(name, **({"value": cookie} if isinstance(cookie, str) else dict(cookie)))
+        _set_cookies(response, answer.cookies)
         return response
 
     def _merged(self, fan_out: FanOut) -> Any:
@@ -174,16 +177,46 @@ def _marked(view: Any, pages: Mapping[str, type[AggregateView]]) -> Callable[...
     return marked
 
 
+def _set_cookies(response: HttpResponse, cookies: Mapping[str, str | Mapping[str, Any]]) -> None:
+    """Set an answer's cookies; raises BadHeaderError for one that could not be sent, or would be more than a cookie."""
+    for name, cookie in cookies.items():
+        response.set_cookie(name, **({"value": cookie} if isinstance(cookie, str) else dict(cookie)))
+        text = response.cookies[name].OutputString()
+        if not (text.isascii() and text.isprintable()):
+            message = f"the cookie {name!r} cannot be sent: it holds more than printable ASCII"
+            raise BadHeaderError(message)
+
+
+def _faults(page: type[AggregateView]) -> Iterator[str]:
+    """Say what is wrong with a page's settings, a sentence each."""
+    for setting in ("methods", "log_fields"):
+        if isinstance(value := getattr(page, setting), str):
+            yield f"{setting} is a tuple of names, not {value!r}: write ({value!r},)"
+    for setting in ("deadline", "heartbeat"):
+        if not getattr(page, setting) > 0:
+            yield f"{setting} must be above 0 seconds, not {getattr(page, setting)!r}"
+    if not HTTPStatus.OK <= page.partial_status < HTTPStatus.MULTIPLE_CHOICES:
+        yield f"partial_status must be from 200 to 299, not {page.partial_status!r}"
+    structs = {"query": page.plan.query, "body": page.plan.body}
+    for name in page.log_fields:
+        source, _, field = name.partition(".")
+        struct = structs.get(source)
+        if name in OWN_FIELDS:
+            yield f"log_fields: {name!r} is a field of the log's own; rename the URL's kwarg"
+        elif struct is not None and field.partition(".")[0] not in struct.__struct_fields__:
+            yield f"log_fields: {struct.__qualname__} has no field for {name!r}"
+
+
 def _logged(names: tuple[str, ...], inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Read the inputs a page wants on its wide line; one that is not there is left out."""
     found = {}
     for name in names:
-        source, _, field = name.partition(".")
+        source, *fields = name.split(".")
         value = inputs.get(source)
-        if field:
+        for field in fields:
             value = getattr(value, field, None)
         if value is not None:
-            found[name] = value if isinstance(value, (str, int, float, bool)) else str(value)
+            found[name] = msgspec.to_builtins(value, enc_hook=str)
     return found
 
 
@@ -201,6 +234,8 @@ def _server_timing(fan_out: FanOut) -> str:
     return ", ".join(f"{name};dur={duration * 1000:.1f}" for name, duration in fan_out.durations.items())
 
 
+#: Statuses whose answers end with their headers (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5).
+_WITHOUT_CONTENT: Final = frozenset({204, 205, 304})
 _RESERVED: Final = frozenset(
     name for name in (*dir(View), *vars(AggregateView), *AggregateView.__annotations__) if not name.startswith("__")
 ) | {"get", "head", "post", "put", "patch", "delete", "options", "trace", "request", "args", "kwargs", "setup"}

@@ -7,14 +7,14 @@ from typing import Final
 
 from django.core import signals
 from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 
 from gateway.answer import CallFailed, Problem, denied
 from gateway.fanout import Unusable
 from gateway.proxy_status import proxy_status
 from gateway.visit import visit_of
-from upstreams import InvalidParameter
+from upstreams import Fault, InvalidParameter
 
 CONTENT_TYPE: Final = "application/problem+json"
 logger = logging.getLogger(__name__)
@@ -38,11 +38,12 @@ def problem_of(request: HttpRequest, error: Exception) -> Problem:  # noqa: PLR0
             return Problem(403)
         case RequestDataTooBig():
             return Problem(413)
-        case BadRequest() | SuspiciousOperation() | MultiPartParserError():
+        case BadRequest() | SuspiciousOperation() | MultiPartParserError() | UnreadablePostError():
             return Problem(400)
+    visit_of(request).failed(Fault.PROXY_INTERNAL_ERROR)
     logger.error("unexpected error in %s", request.path, exc_info=error)
     signals.got_request_exception.send(sender=None, request=request)
-    return Problem(500, kind="proxy_internal_error")
+    return Problem(500, kind=Fault.PROXY_INTERNAL_ERROR.word)
 
 
 def _unusable_value(request: HttpRequest, error: InvalidParameter) -> Problem:
@@ -54,7 +55,7 @@ def _unusable_value(request: HttpRequest, error: InvalidParameter) -> Problem:
     field = next((name for name, values in given.items() if error.value in values), None)
     if field is not None:
         return problem_of(request, Unusable(field, error))
-    return CallFailed(error.name, denied(None, str(error))).problem({})
+    return problem_of(request, CallFailed(error.name, denied(None, str(error))))
 
 
 def problem_response(request: HttpRequest, problem: Problem) -> HttpResponse:
@@ -62,12 +63,11 @@ def problem_response(request: HttpRequest, problem: Problem) -> HttpResponse:
     response = HttpResponse(
         problem.document(visit_of(request).inbound.request_id),
         status=problem.status,
-        content_type=CONTENT_TYPE,
-        headers={"Cache-Control": "no-store", **problem.headers},
+        headers={"Cache-Control": "no-store", **problem.headers, "Content-Type": CONTENT_TYPE},
     )
-    if errors := problem.extensions.get("errors"):
+    if problem.failures:
         response["X-Complete"] = "false"
-        response["Proxy-Status"] = proxy_status(errors)
+        response["Proxy-Status"] = proxy_status(problem.failures)
     return response
 
 
@@ -88,4 +88,4 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # no
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Answer 500: a URLconf's `handler500`."""
-    return problem_response(request, Problem(500, kind="proxy_internal_error"))
+    return problem_response(request, Problem(500, kind=Fault.PROXY_INTERNAL_ERROR.word))

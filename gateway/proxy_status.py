@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import http_sf
 
 from gateway.answer import Failure
 from gateway.conf import conf
+
+_UNPRINTABLE: Final = re.compile(r"[^ -~]")  # a function view may name its calls as it likes; a header may not
 
 
 def proxy_status(errors: Mapping[str, Failure]) -> str:
@@ -22,6 +25,6 @@ def proxy_status(errors: Mapping[str, Failure]) -> str:
         params["next-hop"] = failure.upstream
     if failure.status is not None:
         params["received-status"] = failure.status
-    params["details"] = f"no value: {', '.join(errors)}"
+    params["details"] = _UNPRINTABLE.sub("?", f"no value: {', '.join(errors)}")
     members: Any = [(http_sf.Token(conf().name), params)]
     return str(http_sf.ser(members))

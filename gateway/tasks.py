@@ -8,10 +8,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-_REAPING_TIME: Final = 0.25
+T = TypeVar("T")
+
+_AUTHORS_TIME: Final = 0.25
+_OUR_TIME: Final = 1.0  # more than an author's, whose end our own tasks may be waiting for
 logger = logging.getLogger(__name__)
+
+
+class Overdue(Exception):
+    """A coroutine has not ended by the moment it was given."""
 
 
 async def together(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -23,13 +30,53 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
         await reap(tasks)
 
 
-async def reap(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel what still runs and wait for it to end; what resists is named in the log and left."""
-    running = [task for task in tasks if not task.done()]
-    if not running:
-        return
+async def until(moment: float, coroutine: Coroutine[Any, Any, T], name: str) -> T:
+    """Run an author's coroutine until it ends, or raise Overdue at a moment on the loop's clock.
+
+    It is a task of its own, so that one that resists cancellation holds up nobody. Cancelling itself is its mistake,
+    and raised as such: only a cancellation from outside may look like one.
+    """
+    task = asyncio.create_task(coroutine, name=name)
+    try:
+        await asyncio.wait([task], timeout=moment - asyncio.get_running_loop().time())
+        if not task.done():
+            raise Overdue
+        return task.result()
+    except asyncio.CancelledError as error:
+        if is_cancelled():
+            raise
+        raise RuntimeError(f"{name} raised CancelledError by itself") from error
+    finally:
+        await reap([task], _AUTHORS_TIME)
+
+
+def is_cancelled() -> bool:
+    """Tell whether somebody has cancelled the current task; if not, a CancelledError in it is its own doing."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def reap(tasks: Iterable[asyncio.Task[Any]], seconds: float = _OUR_TIME) -> None:
+    """Cancel what still runs and wait for it to end; what resists is named in the log and left.
+
+    To be cancelled meanwhile does not shorten the wait, or what is being reaped would run on unseen.
+    """
+    reaped = list(tasks)
+    running = {task for task in reaped if not task.done()}
     for task in running:
         task.cancel()
-    _, resisting = await asyncio.wait(running, timeout=_REAPING_TIME)
-    for task in resisting:
-        logger.error("a task resists cancellation: %s", task)
+    interruption = None
+    end = asyncio.get_running_loop().time() + seconds
+    while running and (left := end - asyncio.get_running_loop().time()) > 0:
+        try:
+            await asyncio.wait(running, timeout=left)
+        except asyncio.CancelledError as error:
+            interruption = error
+        running = {task for task in running if not task.done()}
+    for task in running:
+        logger.error("%s resists cancellation and is left to itself", task.get_name())
+    for task in reaped:
+        if task.done() and not task.cancelled():
+            task.exception()  # looked at, for asyncio complains of those that nobody was there to be told
+    if interruption is not None:
+        raise interruption

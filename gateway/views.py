@@ -29,20 +29,25 @@ class ViewFan(Fan):
 
         Raises CallFailed for a required call that failed and was never awaited.
         """
-        if (failed := self.failed()) is not None:
-            raise failed
-        complete = not self.failures
-        self._visit.fields.update(complete=complete, calls_failed=list(self.failures))
+        self.raise_untold()
+        failures = self.failures
+        complete = not failures
+        self._visit.fields["complete"] = complete
         response = HttpResponse(
-            envelope(data, complete=complete, errors=self.failures),
+            envelope(data, complete=complete, errors=failures),
             status=status,
             content_type=JSON_TYPE,
             headers=dict(headers or {}),
         )
         response["X-Complete"] = "true" if complete else "false"
-        if self.failures:
-            response["Proxy-Status"] = proxy_status(self.failures)
+        if failures:
+            response["Proxy-Status"] = proxy_status(failures)
         return response
+
+    async def __aexit__(self, *exception: object) -> None:
+        """Tell the wide log line what there was; cancel and reap what still runs."""
+        self._visit.fields.update(calls=len(self.names), calls_failed=list(self.failures), attempts=self.attempts)
+        await super().__aexit__(*exception)
 
 
 @asynccontextmanager

@@ -18,9 +18,17 @@ from upstreams.inbound import new_span_id, new_trace_id
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+_DEFINED_FLAGS: Final = 0b11
 _MAX_KEY: Final = 255
 _CLIENT_ERROR: Final = 400
 _SERVER_ERROR: Final = 500
+#: What every wide line has, and no input may be called there.
+OWN_FIELDS: Final = frozenset(
+    {
+        "attempts", "bytes_out", "calls", "calls_failed", "complete", "duration_ms", "event", "level", "outcome",
+        "page", "request_id", "schema", "timestamp", "trace_id",
+    }
+)  # fmt: skip
 
 
 class Visit:
@@ -81,11 +89,13 @@ def _outcome(status: int, *, complete: bool) -> str:
 
 
 def visit_of(request: HttpRequest) -> Visit:
-    """Return the request's visit, begun now if no middleware has."""
+    """Return the request's visit, begun now if no middleware has, and told its route once that is known."""
     visit: Visit | None = getattr(request, "visit", None)
     if visit is None:
         visit = Visit(request.method or "", request.path, headers_of(request))
         request.visit = visit  # type: ignore[attr-defined]
+    if visit.fields["http.route"] is None and request.resolver_match is not None:
+        visit.route(request.resolver_match.route)
     return visit
 
 
@@ -111,7 +121,7 @@ def inbound_of(headers: Mapping[str, str]) -> Inbound:
         request_id=request_id if _REQUEST_ID.fullmatch(request_id) else trace_id,
         trace_id=trace_id,
         span_id=new_span_id(),
-        trace_flags=trace[3] if trace else "01",
+        trace_flags=f"{int(trace[3], 16) & _DEFINED_FLAGS:02x}" if trace else "01",
         headers=headers,
         idempotency_key=key if 0 < len(key) <= _MAX_KEY else new_trace_id(),
         started=time.perf_counter(),

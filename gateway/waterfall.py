@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+from gateway.columns import columns
 
 _BAR: Final = 32
+_RIGHT: Final = frozenset({2, 4, 5})
+
+
+class Row(NamedTuple):
+    """One attempt, or a call that made none; `start` and `took` are milliseconds."""
+
+    call: str
+    upstream: str
+    attempt: str
+    outcome: str
+    start: float
+    took: float
+    note: str = ""
 
 
 def waterfall(lines: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Yield the drawing of one request's events, in the order of their start; times are milliseconds."""
     events = list(lines)
     whole = next((line for line in events if line["event"] == "request.finished"), None)
-    rows = sorted(_rows(events), key=lambda row: row["start"])
-    span = max([row["start"] + row["took"] for row in rows] + [whole["duration_ms"] if whole else 0.0, 0.001])
     if whole is not None:
         yield _headline(whole)
-    scale = f"0 ms{span:>{_BAR - 4}.0f} ms"
-    yield f" {'call':<18} {'upstream':<16} {'try':>3}  {'outcome':<26} {'start':>8} {'took':>8}  {scale}"
-    for row in rows:
-        bar = _bar(row["start"], row["took"], span)
-        yield (
-            f" {row['call']:<18} {row['upstream']:<16} {row['attempt']:>3}  {row['outcome']:<26} "
-            f"{row['start']:>8.1f} {row['took']:>8.1f}  {bar}{row['note']}"
-        )
+    rows = sorted(_rows(events), key=lambda row: row.start)
+    if rows:
+        span = max([row.start + row.took for row in rows] + [whole["duration_ms"] if whole else 0.0, 0.001])
+        yield from (f"  {line}" for line in columns([_head(span), *(_cells(row, span) for row in rows)], _RIGHT))
 
 
 def _headline(whole: Mapping[str, Any]) -> str:
@@ -34,32 +43,43 @@ def _headline(whole: Mapping[str, Any]) -> str:
     )
 
 
-def _rows(events: list[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def _head(span: float) -> tuple[str, ...]:
+    return "call", "upstream", "try", "outcome", "start", "took", f"0{f'{span:.0f} ms':>{_BAR - 1}}"
+
+
+def _cells(row: Row, span: float) -> tuple[str, ...]:
+    bar = _bar(row.start, row.took, span)
+    return row.call, row.upstream, row.attempt, row.outcome, f"{row.start:.1f}", f"{row.took:.1f}", f"{bar}{row.note}"
+
+
+def _rows(events: list[Mapping[str, Any]]) -> Iterator[Row]:
     waits = {
         (line["call"], line["attempt"] + 1): line["wait_ms"] for line in events if line["event"] == "retry.scheduled"
     }
     for line in events:
-        if line["event"] == "attempt.finished":
-            wait = waits.get((line["call"], line["attempt"]))
-            yield {
-                "call": line["call"],
-                "upstream": line["upstream"],
-                "attempt": line["attempt"],
-                "outcome": _outcome(line),
-                "start": line["start_offset_ms"],
-                "took": line["duration_ms"],
-                "note": f"  after a wait of {wait:.1f} ms" if wait is not None else "",
-            }
-        elif line["event"] == "call.skipped":
-            yield {
-                "call": line["call"],
-                "upstream": line["upstream"] or "",
-                "attempt": "-",
-                "outcome": f"skipped: no {line['because']}",
-                "start": 0.0,
-                "took": 0.0,
-                "note": "",
-            }
+        match line["event"]:
+            case "attempt.finished":
+                yield _attempt(line, waits.get((line["call"], line["attempt"])))
+            case "call.skipped":
+                yield _unmade(line, f"skipped: no {line['because']}", 0.0, 0.0)
+            case "call.finished" if line["outcome"] == "failed" and not line["attempts"]:
+                yield _unmade(line, line["error.type"], line["start_offset_ms"], line["duration_ms"])
+
+
+def _attempt(line: Mapping[str, Any], wait: float | None) -> Row:
+    return Row(
+        line["call"],
+        line["upstream"],
+        str(line["attempt"]),
+        _outcome(line),
+        line["start_offset_ms"],
+        line["duration_ms"],
+        f"  after a wait of {wait:.1f} ms" if wait is not None else "",
+    )
+
+
+def _unmade(line: Mapping[str, Any], outcome: str, start: float, took: float) -> Row:
+    return Row(line["call"], line["upstream"] or "-", "-", outcome, start, took)
 
 
 def _outcome(line: Mapping[str, Any]) -> str:

@@ -36,5 +36,5 @@ LOGGING_CONFIG = "gateway.log.configure"
 LOGGING = {
     "level": env.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error", "critical")),
     "steps": env.choice("LOG_STEPS", "all", ("all", "problems")),
-    "dir": env.text("LOG_DIR", "") or None,
+    "dir": env.folder("LOG_DIR"),
 }

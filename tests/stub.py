@@ -34,7 +34,7 @@ class Answered(NamedTuple):
     content_type: str = "application/json"
 
 
-Script = Any  # a value to answer as JSON, an Answered, a list of those in turn, or an async function of Received
+Script = Any  # a value to answer as JSON, an Answered, Turns of those, or an async function of Received
 
 
 class Stub:
@@ -51,8 +51,8 @@ class Stub:
         return f"<Stub {self.name} received={[f'{asked.method} {asked.path}' for asked in self.received]}>"
 
     def on(self, path: str, script: Script) -> Stub:
-        """Script one path, whatever the method; `*` is every other path. A list is answered in turn, its last again."""
-        self._scripts[path] = list(script) if isinstance(script, Turns) else script
+        """Script one path, whatever the method; `*` is every other path. `Turns` are answered one by one."""
+        self._scripts[path] = Turns(script) if isinstance(script, Turns) else script
         return self
 
     def asked(self, path: str) -> list[Received]:
@@ -76,7 +76,7 @@ class Stub:
 
     async def _answer(self, received: Received) -> Any:
         script = self._scripts.get(received.path, self._scripts.get("*", Answered({"error": "not scripted"}, 404)))
-        if isinstance(script, list):
+        if isinstance(script, Turns):
             script = script.pop(0) if len(script) > 1 else script[0]
         if callable(script):
             script = await script(received)
@@ -120,16 +120,21 @@ class Barrier:
 
 
 class Gate:
-    """A script that lets a test see a request arrive, and answers it when the test says so."""
+    """A script that lets a test see a request arrive or its asker leave, and answers it when the test says so."""
 
     def __init__(self, answer: Any) -> None:
         self.arrived = asyncio.Event()
         self.open = asyncio.Event()
+        self.left = asyncio.Event()
         self._answer = answer
 
     async def __call__(self, _: Received) -> Any:
         self.arrived.set()
-        await self.open.wait()
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            self.left.set()
+            raise
         return self._answer
 
 

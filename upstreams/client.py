@@ -114,9 +114,11 @@ class Client:
 
     async def close(self) -> None:
         """Let writes that were sent come to their end, then close the connections."""
-        if self._outliving:
-            await asyncio.wait(self._outliving)
-        await self._session.close()
+        try:
+            if self._outliving:
+                await asyncio.wait(self._outliving)
+        finally:
+            await self._session.close()
 
     def _may_repeat(self, request: Request[Any]) -> bool:
         return request.safe or self.upstream.idempotency_header is not None
@@ -130,10 +132,9 @@ class Client:
         until = now + self.upstream.timeout
         if until > call.deadline.at and call.request.safe:
             until = call.deadline.at
-        try:
-            url = self._url(call.request)
-        except ValueError as error:
-            return self._unsent(call, Fault.HTTP_REQUEST_DENIED, str(error))
+        url = self._url(call.request)
+        if url is None:
+            return self._unsent(call, Fault.HTTP_REQUEST_DENIED, "the link does not lead to this upstream")
         if call.deadline.at <= now:
             return self._unsent(call, Fault.DEADLINE_EXCEEDED)
         if not await self._permit(min(until, call.deadline.at)):
@@ -219,15 +220,16 @@ class Client:
             headers[self.upstream.idempotency_header.lower()] = _derived_key(call)
         return headers
 
-    def _url(self, request: Request[Any]) -> str:
+    def _url(self, request: Request[Any]) -> str | None:
+        """Return the URL to ask, or None for a link that leads anywhere but to this upstream."""
         base = next(self._bases)
         if request.link is None:
             return base + request.target
-        url = urljoin(base + "/", request.link)
-        if _origin(url) not in self._origins:
-            message = "the link leads to another origin"
-            raise ValueError(message)
-        return url.partition("#")[0]
+        try:
+            url = urljoin(base + "/", request.link)
+            return url.partition("#")[0] if _origin(url) in self._origins else None
+        except ValueError:
+            return None
 
     def _blame(self, error: Exception) -> tuple[Fault, str]:
         fault = fault_of(error)
@@ -256,9 +258,9 @@ def not_json(answer: Answer) -> str | None:
     """Say why an answer's Content-Type is not UTF-8 JSON's, or None if it is (RFC 8259, RFC 6839)."""
     kind = answer.content_type
     if kind != "application/json" and not kind.endswith("+json"):
-        return f"Content-Type is {kind}"
-    if answer.charset is not None and answer.charset.lower().replace("-", "") not in {"utf8", "usascii"}:
-        return f"charset is {answer.charset}"
+        return f"Content-Type is {kind}" if kind else "there is no Content-Type"
+    if answer.charset is not None and answer.charset.replace("-", "") not in {"utf8", "usascii"}:
+        return "charset is not UTF-8"
     return None
 
 
@@ -268,10 +270,10 @@ def _derived_key(call: Call) -> str:
     return hashlib.sha256(source.encode()).hexdigest()[:32]
 
 
-def _origin(url: str) -> tuple[str, str, int]:
+def _origin(url: str) -> tuple[str, str, int] | None:
+    """Return a URL's scheme, host and port; None when it holds a user name or password."""
     parts = urlsplit(url)
-    if parts.username is not None or parts.password is not None:
-        message = "the link holds a user name or password"
-        raise ValueError(message)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return parts.scheme, (parts.hostname or "").lower(), port
+    if "@" in parts.netloc:
+        return None
+    default = 443 if parts.scheme == "https" else 80
+    return parts.scheme, (parts.hostname or "").lower(), default if parts.port is None else parts.port

@@ -9,6 +9,7 @@ import zlib
 from typing import Final
 
 _GZIP: Final = zlib.MAX_WBITS | 16
+_MOST_MEMBERS: Final = 1000  # each costs time even when nothing comes out of it
 CODINGS: Final = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
 
 
@@ -29,15 +30,18 @@ class Inflater:
 
     def __init__(self, coding: str, limit: int) -> None:
         self._wbits = CODINGS[coding]
-        self._stream = zlib.decompressobj(self._wbits)
+        self._members = 0
         self._left = limit
+        self._begun = False
+        self._begin_member()
 
     def feed(self, chunk: bytes) -> bytes:
         """Return what a chunk inflates to; raises BodyTooLarge or CodingError."""
         pieces = []
+        self._begun = True
         while chunk:
             if self._stream.eof:
-                self._stream = zlib.decompressobj(self._wbits)  # a further gzip member, RFC 1952 section 2.2
+                self._begin_member()
             try:
                 piece = self._stream.decompress(chunk, self._left + 1)
             except zlib.error as error:
@@ -50,6 +54,13 @@ class Inflater:
         return b"".join(pieces)
 
     def close(self) -> None:
-        """Say that the body has ended; raises BodyIncomplete if its coding has not."""
-        if not self._stream.eof:
+        """Say that the body has ended; raises BodyIncomplete if its coding has begun and not ended."""
+        if self._begun and not self._stream.eof:
             raise BodyIncomplete
+
+    def _begin_member(self) -> None:
+        """A gzip body may be several, one after another (RFC 1952 section 2.2)."""
+        self._members += 1
+        if self._members > _MOST_MEMBERS:
+            raise CodingError("too many members")
+        self._stream = zlib.decompressobj(self._wbits)

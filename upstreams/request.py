@@ -11,18 +11,21 @@ import uuid
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Generic, LiteralString, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
+from upstreams.upstream import RESERVED_HEADERS, is_token
 from upstreams.values import encode
 
 T_co = TypeVar("T_co", covariant=True)
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_LITERAL = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*")
+_LITERAL = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
 _FORBIDDEN = re.compile("[\0\r\n]")
+_CONTROL = re.compile("[\0-\x1f\x7f]")
+_URL_CHARACTERS = "!#$%&'()*+,/:;=?@[]~"
 
 
 class InvalidParameter(ValueError):
@@ -40,6 +43,10 @@ class Body(msgspec.Struct, frozen=True):
 
     content: bytes
     type: str
+
+    def __repr__(self) -> str:
+        """Show type and size only: a body may hold secrets."""
+        return f"<{len(self.content)} bytes of {self.type}>"
 
 
 class Request(msgspec.Struct, Generic[T_co], frozen=True):
@@ -170,11 +177,13 @@ def PATCH(
 def FOLLOW(url: str, /, *, headers: Mapping[str, str] | None = None) -> Request[Any]:
     """Get a link that an upstream gave, absolute or relative to the upstream's base URL.
 
-    A link to any other origin is not followed: the call fails with `http_request_denied`.
+    A link to any other origin is not followed: the call fails with `http_request_denied`. What may not stand in a URL,
+    a space say, is percent-encoded; raises InvalidParameter for an empty link and for control characters in it.
     """
-    if not url or _FORBIDDEN.search(url):
+    if not url or _CONTROL.search(url) or not _is_unicode(url):
         raise InvalidParameter("url", url, "not a link that can be followed")
-    return Request("GET", "", _headers(headers), None, safe=True, link=url, template="(link)")
+    link = quote(url, safe=_URL_CHARACTERS)
+    return Request("GET", "", _headers(headers), None, safe=True, link=link, template="(link)")
 
 
 def template_faults(path: str) -> str | None:
@@ -186,7 +195,7 @@ def template_faults(path: str) -> str | None:
         return "must hold no query or fragment: give those as keyword arguments"
     if not _LITERAL.fullmatch(literal):
         return "has a character that must be percent-encoded, or a brace without its pair"
-    segments = literal.split("/")[1:]
+    segments = [unquote(segment) for segment in literal.split("/")[1:]]
     if any(segment in {".", ".."} for segment in segments) or "" in segments[:-1]:
         return "must hold no empty, . or .. segment"
     return None
@@ -254,17 +263,28 @@ def _query(params: Mapping[str, Any]) -> str:
         if value is None:
             continue
         values = value if isinstance(value, (list, tuple, set, frozenset)) else (value,)
-        pairs.extend(f"{quote(name, safe='')}={_quoted(name, _plain(name, item))}" for item in values)
+        pairs.extend(f"{_quoted(name, name)}={_quoted(name, _plain(name, item))}" for item in values)
     return "&".join(pairs)
 
 
 def _quoted(name: str, text: str) -> str:
     if _FORBIDDEN.search(text):
         raise InvalidParameter(name, text, "holds NUL, CR or LF")
+    return _encoded(name, text)
+
+
+def _encoded(name: str, text: str) -> str:
+    if not _is_unicode(text):
+        raise InvalidParameter(name, text, "is not text that UTF-8 can carry")
+    return quote(text, safe="")
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether text is free of lone surrogates, which no UTF-8 can carry."""
     try:
-        return quote(text, safe="")
+        return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:
-        raise InvalidParameter(name, text, "is not text that UTF-8 can carry") from None
+        return False
 
 
 def _plain(name: str, value: object) -> str:  # noqa: PLR0911 - one line a type
@@ -292,10 +312,28 @@ def _plain(name: str, value: object) -> str:  # noqa: PLR0911 - one line a type
 def _headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
     if not headers:
         return {}
-    for name, value in headers.items():
-        if _FORBIDDEN.search(value):
-            raise InvalidParameter(name, value, "holds NUL, CR or LF")
-    return {name.lower(): value for name, value in headers.items()}
+    return {_header_name(name): _header_value(name, value) for name, value in headers.items()}
+
+
+def _header_name(name: str) -> str:
+    if not is_token(name):
+        message = f"{name!r} is not a header name"
+        raise ValueError(message)
+    if name.lower() in RESERVED_HEADERS:
+        message = f"header {name!r} cannot be set by a request: it belongs to the connection or to the gateway"
+        raise ValueError(message)
+    return name.lower()
+
+
+def _header_value(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        message = f"header {name!r} must be text, not {type(value).__name__}"
+        raise TypeError(message)
+    if _CONTROL.search(value.replace("\t", " ")):
+        raise InvalidParameter(name, value, "holds a control character")
+    if not _is_unicode(value):
+        raise InvalidParameter(name, value, "is not text that UTF-8 can carry")
+    return value
 
 
 def _body(json: Any, form: Mapping[str, Any] | None, content: tuple[bytes, str] | None) -> Body | None:
@@ -303,7 +341,8 @@ def _body(json: Any, form: Mapping[str, Any] | None, content: tuple[bytes, str] 
         message = "a request has one body: json, form or content"
         raise TypeError(message)
     if content is not None:
-        return Body(*content)
+        data, media_type = content
+        return Body(data, _header_value("content", media_type))
     if form is not None:
         return Body(_form(form.items()), "application/x-www-form-urlencoded")
     if json is not None:
@@ -318,5 +357,5 @@ def _form(fields: Iterable[tuple[str, Any]]) -> bytes:
         if value is None:
             continue
         values = value if isinstance(value, (list, tuple, set, frozenset)) else (value,)
-        pairs.extend(f"{quote(name, safe='')}={quote(_plain(name, item), safe='')}" for item in values)
+        pairs.extend(f"{_encoded(name, name)}={_encoded(name, _plain(name, item))}" for item in values)
     return "&".join(pairs).encode("ascii")

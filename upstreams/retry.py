@@ -61,7 +61,7 @@ def retry_after(value: str | None) -> float | None:
         return min(float(text), _LONGEST_ASKED)
     try:
         when = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=datetime.UTC)

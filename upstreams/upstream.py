@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import unquote, urlsplit
 
 _MAX_STATUS = 599
 _MIN_STATUS = 400
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_URL = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/\[\]]|%[0-9A-Fa-f]{2})*")
+_USERINFO = re.compile(r"^([a-z][a-z0-9+.-]*://)?.*@", re.IGNORECASE | re.DOTALL)
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 #: Headers that belong to one connection, or that Tributary writes itself.
 RESERVED_HEADERS = frozenset(
     {
-        "connection", "content-length", "expect", "host", "keep-alive", "proxy-authenticate", "proxy-authorization",
-        "te", "trailer", "traceparent", "transfer-encoding", "upgrade", "via", "x-request-id",
+        "accept-encoding", "connection", "content-length", "expect", "host", "keep-alive", "proxy-authenticate",
+        "proxy-authorization", "te", "trailer", "traceparent", "transfer-encoding", "upgrade", "via", "x-request-id",
     }
 )  # fmt: skip
 
@@ -35,13 +40,13 @@ class Retry:
 
     def faults(self) -> Iterator[str]:
         """Say what is wrong with these values, a sentence each."""
-        if self.attempts < 1:
-            yield f"retry.attempts must be 1 or more, not {self.attempts}"
-        if not 0 <= self.first_wait <= self.longest_wait:
-            yield f"retry.first_wait must be from 0 to longest_wait, not {self.first_wait}"
-        for status in self.statuses:
-            if not _MIN_STATUS <= status <= _MAX_STATUS:
-                yield f"retry.statuses holds {status}, which is no error status (400 to 599)"
+        if not (_is_count(self.attempts) and self.attempts >= 1):
+            yield f"retry.attempts must be 1 or more, not {self.attempts!r}"
+        if not (_is_number(self.longest_wait) and self.longest_wait >= 0):
+            yield f"retry.longest_wait must be 0 seconds or more, not {self.longest_wait!r}"
+        elif not (_is_number(self.first_wait) and 0 <= self.first_wait <= self.longest_wait):
+            yield f"retry.first_wait must be from 0 to longest_wait, not {self.first_wait!r}"
+        yield from _status_faults("retry.statuses", self.statuses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,44 +79,26 @@ class Upstream:
 
     def faults(self) -> Iterator[str]:
         """Say what is wrong with these values, a sentence each."""
-        yield from self._url_faults()
+        yield from _urls_faults(self.url)
         yield from self._limit_faults()
         yield from self._header_faults()
-        if self.retry is not None:
-            yield from self.retry.faults()
-        for status in self.passthrough:
-            if not _MIN_STATUS <= status <= _MAX_STATUS:
-                yield f"passthrough holds {status}, which is no error status (400 to 599)"
-        if self.tls is not None and (self.tls.verify_mode is not ssl.CERT_REQUIRED or not self.tls.check_hostname):
-            yield "tls must verify certificates and host names"
-
-    def _url_faults(self) -> Iterator[str]:
-        if not self.urls:
-            yield "url must name at least one base URL"
-        for url in self.urls:
-            if fault := _url_fault(url):
-                yield f"url {_without_userinfo(url)!r} {fault}"
+        yield from _retry_faults(self.retry)
+        yield from _status_faults("passthrough", self.passthrough)
+        yield from _tls_faults(self.tls)
 
     def _limit_faults(self) -> Iterator[str]:
-        if not self.timeout > 0:
-            yield f"timeout must be above 0 seconds, not {self.timeout}"
-        if self.max_concurrency < 1:
-            yield f"max_concurrency must be 1 or more, not {self.max_concurrency}"
-        if self.max_body < 1:
-            yield f"max_body must be 1 byte or more, not {self.max_body}"
+        if not (_is_number(self.timeout) and self.timeout > 0):
+            yield f"timeout must be above 0 seconds, not {self.timeout!r}"
+        if not (_is_count(self.max_concurrency) and self.max_concurrency >= 1):
+            yield f"max_concurrency must be 1 or more, not {self.max_concurrency!r}"
+        if not (_is_count(self.max_body) and self.max_body >= 1):
+            yield f"max_body must be 1 byte or more, not {self.max_body!r}"
 
     def _header_faults(self) -> Iterator[str]:
-        names = [*self.headers, *self.forward_headers]
+        yield from _headers_faults(self.headers)
+        yield from _header_names_faults(self.forward_headers)
         if self.idempotency_header is not None:
-            names.append(self.idempotency_header)
-        for name in names:
-            if not name or not _TOKEN.issuperset(name):
-                yield f"{name!r} is not a header name"
-            elif name.lower() in RESERVED_HEADERS:
-                yield f"header {name!r} cannot be configured: it belongs to the connection or is written by the gateway"
-        for name, value in self.headers.items():
-            if not value.isascii() or any(character in value for character in "\r\n\0"):
-                yield f"header {name!r} has a value that cannot be sent"
+            yield from _header_name_faults(self.idempotency_header)
 
 
 class UpstreamTableError(ValueError):
@@ -128,7 +115,7 @@ def check_table(table: object) -> dict[str, Upstream]:
         raise UpstreamTableError([f"it must be a dict of name to Upstream, not {type(table).__name__}"])
     faults = []
     for name, upstream in table.items():
-        if not isinstance(name, str) or not name or not _TOKEN.issuperset(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             faults.append(f"{name!r}: a name is letters, digits, - and _")
         elif not isinstance(upstream, Upstream):
             faults.append(f"{name}: must be an Upstream, not {type(upstream).__name__}")
@@ -137,6 +124,25 @@ def check_table(table: object) -> dict[str, Upstream]:
     if faults:
         raise UpstreamTableError(faults)
     return dict(table)
+
+
+def is_token(text: object) -> bool:
+    """Tell whether something is a token of HTTP (RFC 9110 section 5.6.2), as header names are."""
+    return isinstance(text, str) and bool(text) and _TOKEN.issuperset(text)
+
+
+def _urls_faults(given: object) -> Iterator[str]:
+    if not isinstance(given, (str, tuple, list)):
+        yield f"url must be a base URL, or several in a tuple, not {type(given).__name__}"
+        return
+    urls = (given,) if isinstance(given, str) else given
+    if not urls:
+        yield "url must name at least one base URL"
+    for url in urls:
+        if not isinstance(url, str):
+            yield f"url must be text, not {type(url).__name__}"
+        elif fault := _url_fault(url.rstrip("/")):
+            yield f"url {_without_secrets(url)!r} {fault}"
 
 
 def _url_fault(url: str) -> str | None:  # noqa: PLR0911 - one line a fault
@@ -153,15 +159,72 @@ def _url_fault(url: str) -> str | None:  # noqa: PLR0911 - one line a fault
         return "has port 0"
     if parts.username is not None or parts.password is not None:
         return "holds a user name or password: send those in headers="
-    if parts.query or parts.fragment:
+    if "?" in url or "#" in url:
         return "must have no query or fragment"
-    if not url.isascii() or any(character.isspace() for character in url):
+    if not _URL.fullmatch(url):
         return "has a character that must be percent-encoded"
+    if {"", ".", ".."}.intersection(unquote(segment) for segment in parts.path.split("/")[1:]):
+        return "must hold no empty, . or .. segment"
     return None
 
 
-def _without_userinfo(url: str) -> str:
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return SplitResult(parts.scheme, "***@" + parts.netloc.rpartition("@")[2], parts.path, "", "").geturl()
+def _without_secrets(url: str) -> str:
+    """Return a URL as it may be printed: a user name, a password or a query can be secret."""
+    return re.split("[?#]", _USERINFO.sub(r"\1***@", url))[0]
+
+
+def _headers_faults(headers: object) -> Iterator[str]:
+    if not isinstance(headers, Mapping):
+        yield f"headers must be a dict of name to value, not {type(headers).__name__}"
+        return
+    for name, value in headers.items():
+        yield from _header_name_faults(name)
+        if not (isinstance(value, str) and value.isascii() and value.replace("\t", "").isprintable()):
+            yield f"header {name!r} has a value that cannot be sent"
+
+
+def _header_names_faults(names: object) -> Iterator[str]:
+    if not isinstance(names, (tuple, list)):
+        yield f"forward_headers must be a tuple of header names, not {names!r}"
+        return
+    for name in names:
+        yield from _header_name_faults(name)
+
+
+def _header_name_faults(name: object) -> Iterator[str]:
+    if not is_token(name):
+        yield f"{name!r} is not a header name"
+    elif str(name).lower() in RESERVED_HEADERS:
+        yield f"header {name!r} cannot be configured: it belongs to the connection or is written by the gateway"
+
+
+def _retry_faults(retry: object) -> Iterator[str]:
+    if isinstance(retry, Retry):
+        yield from retry.faults()
+    elif retry is not None:
+        yield f"retry must be a Retry, or None for one attempt, not {retry!r}"
+
+
+def _tls_faults(tls: object) -> Iterator[str]:
+    if isinstance(tls, ssl.SSLContext):
+        if tls.verify_mode is not ssl.CERT_REQUIRED or not tls.check_hostname:
+            yield "tls must verify certificates and host names"
+    elif tls is not None:
+        yield f"tls must be an ssl.SSLContext, not {type(tls).__name__}"
+
+
+def _status_faults(name: str, statuses: object) -> Iterator[str]:
+    if not isinstance(statuses, (tuple, list)):
+        yield f"{name} must be a tuple of statuses, not {statuses!r}"
+        return
+    for status in statuses:
+        if not (_is_count(status) and _MIN_STATUS <= status <= _MAX_STATUS):
+            yield f"{name} holds {status!r}, which is no error status (400 to 599)"
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

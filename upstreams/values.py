@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, TypeVar, get_args, get_origin
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Generic, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
 from upstreams.fault import Fault
 
 T = TypeVar("T")
-_QUOTED: Final = re.compile(r"'[^']*'")
+_PATH: Final = re.compile(r" - at `(?:key` in `)?\$[^`]*`$")
+_QUOTING: Final = re.compile("(Invalid enum value|Invalid value|Object contains unknown field) .*", re.DOTALL)
 _RAW: Final = msgspec.json.Decoder(msgspec.Raw)
 
 
@@ -24,7 +26,8 @@ class JSON:
     __slots__ = ("raw",)
 
     def __init__(self, raw: bytes | msgspec.Raw) -> None:
-        self.raw = raw if isinstance(raw, msgspec.Raw) else _RAW.decode(raw)
+        """Take checked JSON as a msgspec.Raw, or bytes to be checked; raises ValueError for what is no JSON."""
+        self.raw = raw if isinstance(raw, msgspec.Raw) else _checked(raw)
 
     @classmethod
     def of(cls, value: object) -> JSON:
@@ -82,40 +85,30 @@ class Decoder:
         self.type_ = get_args(type_)[0] if self.replies else type_
         self.admits_none = admits_none(self.type_)
         self.wants_json = parse is None
-        self._parse = parse or _parser(self.type_)
+        self._parse = _json_parser(self.type_) if parse is None else _guarded(parse)
 
     def read(self, body: bytes, status: int, headers: Mapping[str, str]) -> Any:
         """Return the value in a 2xx answer's body; raises Unreadable when it holds no such value."""
         value = self._value(body)
-        if self.replies:
-            return Reply(value, status, {name.lower(): text for name, text in headers.items()})
-        return value
+        return Reply(value, status, _plain(headers)) if self.replies else value
 
     def _value(self, body: bytes) -> Any:
-        if not body:
-            if self.admits_none:
-                return None
-            if self.wants_json:
-                raise Unreadable(Fault.BODY_MISMATCH, "the body is empty")
-        try:
-            if self.wants_json and not body.isascii():
-                body.decode("utf-8")  # msgspec does not look into the strings it skips or leaves raw
-            return self._parse(body)
-        except msgspec.ValidationError as error:
-            # Messages name types and paths; what they quote is the upstream's data, and is not repeated.
-            raise Unreadable(Fault.BODY_MISMATCH, _QUOTED.sub("'...'", str(error))) from None
-        except RecursionError:
-            raise Unreadable(Fault.BODY_MALFORMED, "JSON is nested too deeply") from None
-        except UnicodeDecodeError:
-            raise Unreadable(Fault.BODY_MALFORMED, "not UTF-8") from None
-        except ValueError as error:
-            detail = str(error) if isinstance(error, msgspec.DecodeError) else type(error).__name__
-            raise Unreadable(Fault.BODY_MALFORMED, detail) from None
+        if not body and self.admits_none:
+            return None
+        if not body and self.wants_json:
+            raise Unreadable(Fault.BODY_MISMATCH, "the body is empty")
+        return self._parse(body)
 
 
 def admits_none(type_: Any) -> bool:
     """Tell whether None is a value of the type."""
-    return type_ is None or type_ is type(None) or type_ is Any or type_ is object or type(None) in get_args(type_)
+    try:
+        msgspec.convert(None, type_)
+    except msgspec.ValidationError:
+        return False
+    except TypeError:  # no type of msgspec's: what decode= returns may be anything
+        return type(None) in get_args(type_)
+    return True
 
 
 def encode(value: object) -> bytes:
@@ -136,21 +129,34 @@ def undecodable(type_: Any) -> str | None:
     """Name the first type inside `type_` that msgspec cannot decode by itself, or None if there is none."""
     if _is_opaque(type_):
         return None
+    try:
+        return next(filter(None, map(_foreign, _parts(type_))), None)
+    except TypeError:
+        return str(type_)
+
+
+def _foreign(info: msgspec.inspect.Type) -> str | None:
+    """Name a type that msgspec does not know, or one of ours that can only stand outermost."""
+    if isinstance(info, msgspec.inspect.CustomType):
+        return str(getattr(info.cls, "__name__", info.cls))
+    if isinstance(info, msgspec.inspect.StructType) and (get_origin(info.cls) or info.cls) is Reply:
+        return "a Reply inside another type"
+    return None
+
+
+def _parts(type_: Any) -> Iterator[Any]:
+    """Yield a type and all it is built of, as msgspec.inspect shows them, each once."""
     pending: list[Any] = [msgspec.inspect.type_info(type_)]
     seen: set[int] = set()
     while pending:
         info = pending.pop()
-        if isinstance(info, msgspec.inspect.CustomType):
-            return str(getattr(info.cls, "__name__", info.cls))
-        if id(info) in seen:
-            continue
-        seen.add(id(info))
-        pending.extend(_inner(info))
-    return None
+        if id(info) not in seen:
+            seen.add(id(info))
+            pending.extend(_inner(info))
+            yield info
 
 
 def _inner(info: Any) -> list[Any]:
-    """Return the types a type is built of, as msgspec.inspect shows them."""
     found: list[Any] = []
     for name in getattr(info, "__struct_fields__", ()):
         part = getattr(info, name)
@@ -164,11 +170,93 @@ def _is_info(item: object) -> bool:
 
 def _is_opaque(type_: Any) -> bool:
     """Tell whether a type is JSON, or JSON or None."""
-    return type_ is JSON or {arg for arg in get_args(type_) if arg is not type(None)} == {JSON}
+    if get_origin(type_) in {Union, types.UnionType}:
+        return set(get_args(type_)) == {JSON, type(None)}
+    return type_ is JSON
 
 
-def _parser(type_: Any) -> Callable[[bytes], Any]:
-    return JSON if _is_opaque(type_) else msgspec.json.Decoder(type_).decode
+def _json_parser(type_: Any) -> Callable[[bytes], Any]:
+    """Return what reads JSON as a type, and raises nothing but Unreadable."""
+    parse = _typed_parser(type_)
+
+    def read(body: bytes) -> Any:
+        try:
+            _check_utf8(body)
+            return parse(body)
+        except msgspec.ValidationError as error:
+            raise Unreadable(Fault.BODY_MISMATCH, _mismatch(error)) from None
+        except RecursionError:
+            raise Unreadable(Fault.BODY_MALFORMED, "JSON is nested too deeply") from None
+        except UnicodeDecodeError:
+            raise Unreadable(Fault.BODY_MALFORMED, "not UTF-8") from None
+        except msgspec.DecodeError as error:
+            raise Unreadable(Fault.BODY_MALFORMED, str(error)) from None
+
+    return read
+
+
+def _typed_parser(type_: Any) -> Callable[[bytes], Any]:
+    if _is_opaque(type_):
+        return lambda body: JSON(_RAW.decode(body))
+    decode = msgspec.json.Decoder(type_).decode
+    if any(isinstance(info, msgspec.inspect.DecimalType) for info in _parts(type_)):
+        return lambda body: _finite(decode(body))
+    return decode
+
+
+def _guarded(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return a function of a page's own that raises nothing but Unreadable: what it cannot read, the upstream wrote."""
+
+    def read(body: bytes) -> Any:
+        try:
+            return parse(body)
+        except Exception as error:
+            fault = Fault.BODY_MISMATCH if isinstance(error, msgspec.ValidationError) else Fault.BODY_MALFORMED
+            raise Unreadable(fault, f"decode raised {type(error).__name__}") from error
+
+    return read
+
+
+def _checked(raw: bytes) -> msgspec.Raw:
+    _check_utf8(raw)
+    return _RAW.decode(raw)
+
+
+def _check_utf8(body: bytes) -> None:
+    """Raise UnicodeDecodeError for what is not UTF-8: msgspec does not look into strings it skips or leaves raw."""
+    if not body.isascii():
+        body.decode("utf-8")
+
+
+def _mismatch(error: msgspec.ValidationError) -> str:
+    """Say what did not fit, and where. Types and paths are ours; what else a message quotes is the upstream's data."""
+    message = str(error)
+    path = _PATH.search(message)
+    reason = message[: path.start()] if path else message
+    if error.__cause__ is not None:
+        reason = "Refused by its type"
+    return _QUOTING.sub(r"\1", reason) + (path[0] if path else "")
+
+
+def _finite(value: T) -> T:
+    """Return a value that can be written as JSON again: "NaN" and "Infinity" are decimals, but no JSON numbers."""
+    text = encode(value)
+    if b"NaN" in text or b"Infinity" in text:
+        try:
+            _RAW.decode(text)
+        except msgspec.DecodeError:
+            raise msgspec.ValidationError("Expected a finite number") from None
+    return value
+
+
+def _plain(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers by lower-case name; a repeated one is joined with commas (RFC 9110 section 5.3)."""
+    plain: dict[str, str] = {}
+    for given, text in headers.items():
+        name = given.lower()
+        value = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        plain[name] = f"{plain[name]}, {value}" if name in plain else value
+    return plain
 
 
 def _splice(value: object) -> Any:

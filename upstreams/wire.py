@@ -6,8 +6,11 @@ it follows no redirect, keeps no cookie, reads no proxy settings and inflates no
 
 from __future__ import annotations
 
+import re
+import select
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final, Literal
 
 import aiohttp
@@ -21,10 +24,13 @@ from upstreams.values import Unreadable
 
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
 _STATUS_LINE: Final = range(200, 600)
+_MEDIA_TYPE: Final = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}", re.ASCII)
+_CHARSET: Final = re.compile(r'(?:^|;)\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
+_HEADERS_TOO_LARGE: Final = re.compile("Got more than|Too many headers")
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """An upstream's answer, read whole and inflated."""
+    """An upstream's answer, read whole and inflated. `content_type` is empty when it has none, or none that is one."""
 
     status: int
     headers: Mapping[str, str]
@@ -63,9 +69,36 @@ class _Ride(aiohttp.ClientRequest):
         return await super().send(conn)
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Hands out idle connections that are still idle, and closes those on which something has come meanwhile.
+
+    aiohttp would give an answer that nobody asked for to the next request, whoever that is for; and what has come may
+    also be the connection's end.
+    """
+
+    async def _get(
+        self, key: aiohttp.client_reqrep.ConnectionKey, traces: list[aiohttp.tracing.Trace]
+    ) -> aiohttp.connector.Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            if _is_idle(connection):
+                return connection
+            connection.close()
+        return None
+
+
+def _is_idle(connection: aiohttp.connector.Connection) -> bool:
+    """Tell whether nothing has come on a connection: nothing that aiohttp has read, nothing that still waits there."""
+    protocol, transport = connection.protocol, connection.transport
+    if protocol is None or transport is None or protocol.should_close:
+        return False
+    arrivals = select.poll()
+    arrivals.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return not arrivals.poll(0)
+
+
 def open_session(upstream: Upstream) -> aiohttp.ClientSession:
     """Open the session and connector of one upstream; must run in the loop that will use it."""
-    connector = aiohttp.TCPConnector(
+    connector = _Connector(
         limit=0,  # the client's own permits come first, and say so when they run out
         ssl=upstream.tls or True,
         keepalive_timeout=4.0,  # below the 5 s after which common servers close idle connections
@@ -105,48 +138,69 @@ async def exchange(
         middlewares=(trip,),
     ) as response:
         trip.status = response.status
-        if response.status not in _STATUS_LINE:
+        if response.status not in _STATUS_LINE or not _is_framed(response):
             raise ProtocolError
-        content = await _read(response, limit)
-        return Answer(response.status, response.headers, response.content_type, response.charset, content)
+        useful = response.status < 300 and method != "HEAD"
+        content = await (_read(response, limit) if useful else _read_off(response, limit))
+        return Answer(response.status, response.headers, *_media_type(response), content)
 
 
 class ProtocolError(Exception):
     """An answer that HTTP does not allow here."""
 
 
+def _media_type(response: aiohttp.ClientResponse) -> tuple[str, str | None]:
+    """Return a Content-Type's media type and charset in lower case.
+
+    aiohttp reads them with the standard library's parser of mail headers, which some values make raise IndexError.
+    """
+    kind, _, parameters = response.headers.get("Content-Type", "").partition(";")
+    found = _MEDIA_TYPE.fullmatch(kind.strip())
+    charset = _CHARSET.search(parameters)
+    return found[0].lower() if found else "", charset[1].lower() if charset else None
+
+
+def _is_framed(response: aiohttp.ClientResponse) -> bool:
+    """Tell whether the body's end is known: aiohttp passes on an unknown transfer coding as if it were the body."""
+    return response.headers.get("Transfer-Encoding", "chunked").lower() == "chunked"
+
+
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
     if (response.content_length or 0) > limit:
         raise BodyTooLarge
-    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    coding = ", ".join(response.headers.getall("Content-Encoding", ("identity",))).strip().lower()
     if coding == "identity":
         return await _read_plain(response, limit)
     if coding not in CODINGS:
         raise CodingError(coding)
-    return await _read_coded(response, Inflater(coding, limit))
+    inflater = Inflater(coding, limit)
+    body = await _read_through(inflater.feed, response, limit)
+    inflater.close()
+    return body
 
 
 async def _read_plain(response: aiohttp.ClientResponse, limit: int) -> bytes:
     if response.content_length is not None:
         return await response.content.read()
+    return await _read_through(bytes, response, limit)
+
+
+async def _read_off(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Read a body that nobody wants, so that its connection can be used again; a broken one costs no more than that."""
+    with suppress(BodyTooLarge, aiohttp.ClientError, OSError):
+        return await _read_through(bytes, response, limit)
+    return b""
+
+
+async def _read_through(function: Callable[[bytes], bytes], response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Read a body, at most `limit` bytes of it, each chunk through a function as it comes."""
     chunks: list[bytes] = []
     size = 0
     async for chunk in response.content.iter_any():
         size += len(chunk)
         if size > limit:
             raise BodyTooLarge
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-async def _read_coded(response: aiohttp.ClientResponse, inflater: Inflater) -> bytes:
-    chunks = []
-    empty = True
-    async for chunk in response.content.iter_any():
-        empty = False
-        chunks.append(inflater.feed(chunk))
-    if not empty:
-        inflater.close()
+        chunks.append(function(chunk))
     return b"".join(chunks)
 
 
@@ -176,6 +230,8 @@ def fault_of(error: Exception) -> Fault:
     """Name what went wrong in an exchange. Anything unknown is a mistake of ours, and says so."""
     if isinstance(error, Unreadable):
         return error.fault
+    if isinstance(error, aiohttp.ClientResponseError) and _HEADERS_TOO_LARGE.match(error.message):
+        return Fault.HTTP_RESPONSE_HEADER_SIZE
     for kind, fault in _FAULTS:
         if isinstance(error, kind):
             return fault

@@ -13,29 +13,49 @@ from typing import Any, Final
 
 import structlog
 
+from gateway.log.lines import LEVELS, Lines, lines
+from gateway.log.render import HEAD, encode, mask, stamp
 from upstreams import Attempt, Fault
 
-_log: Final = structlog.get_logger()
+_LONGEST_PATH: Final = 2048
+
+
+class _Catalogue(structlog.BoundLoggerBase):
+    """structlog's logger for this module: takes an event's fields as one dict, for keywords are copied three times."""
+
+    _logger: Lines
+
+    def step(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        if LEVELS[level] >= self._logger.level:
+            (line,), _ = self._process_event(level, event, fields)
+            self._logger.put(level, line)
+
+
+_log: Final = _Catalogue(lines, [stamp, encode], {})
+#: Events with texts and fields of other people's: masked, and with all that they bound to the context.
+_others: Final = _Catalogue(lines, [structlog.contextvars.merge_contextvars, mask, stamp, encode], {})
 
 
 def gateway_started(*, version: str, upstreams: list[str], pid: int) -> None:
     """A worker is ready to answer."""
-    _log.info("gateway.started", upstreams=upstreams, **{"service.version": version, "process.pid": pid})
+    _log.step("info", "gateway.started", {"service.version": version, "process.pid": pid, "upstreams": upstreams})
 
 
 def gateway_stopped(*, pid: int) -> None:
     """A worker has closed its connections."""
-    _log.info("gateway.stopped", **{"process.pid": pid})
+    _log.step("info", "gateway.stopped", {"process.pid": pid})
 
 
 def request_started(*, method: str, path: str) -> None:
     """A request has arrived."""
-    _log.info("request.started", **{"http.request.method": method, "url.path": path})
+    _log.step("info", "request.started", {"http.request.method": method, "url.path": path[:_LONGEST_PATH]})
 
 
 def request_finished(*, level: str, fields: Mapping[str, Any]) -> None:
     """The one wide line: everything about a request, when it has been answered or given up."""
-    getattr(_log, level)("request.finished", **fields)
+    wide = {name: value for name, value in fields.items() if name not in HEAD}
+    wide["url.path"] = wide["url.path"][:_LONGEST_PATH]
+    _log.step(level, "request.finished", wide)
 
 
 def call_finished(
@@ -52,12 +72,12 @@ def call_finished(
     }
     if fault is not None:
         fields["error.type"] = fault.word
-    (_log.warning if outcome == "failed" else _log.info)("call.finished", **fields)
+    _log.step("warning" if outcome == "failed" else "info", "call.finished", fields)
 
 
 def call_skipped(*, call: str, upstream: str, because: str) -> None:
     """A declared call was not made, for want of another's value."""
-    _log.warning("call.skipped", call=call, upstream=upstream or None, because=because)
+    _log.step("warning", "call.skipped", {"call": call, "upstream": upstream or None, "because": because})
 
 
 def attempt_finished(upstream: str, call: str, attempt: Attempt) -> None:
@@ -78,29 +98,39 @@ def attempt_finished(upstream: str, call: str, attempt: Attempt) -> None:
     if attempt.fault is not None:
         fields["error.type"] = attempt.fault.word
         fields["exception.message"] = attempt.detail
-    (_log.warning if attempt.fault else _log.info)("attempt.finished", **fields)
+    _log.step("warning" if attempt.fault else "info", "attempt.finished", fields)
 
 
 def retry_scheduled(upstream: str, call: str, attempt: Attempt, wait: float) -> None:
     """A failed attempt will be made again after a wait."""
-    _log.info(
-        "retry.scheduled",
-        upstream=upstream,
-        call=call,
-        attempt=attempt.number,
-        wait_ms=_ms(wait),
-        reason=attempt.fault.word if attempt.fault else None,
-    )
+    fields = {
+        "upstream": upstream,
+        "call": call,
+        "attempt": attempt.number,
+        "wait_ms": _ms(wait),
+        "reason": attempt.fault.word if attempt.fault else None,
+    }
+    _log.step("info", "retry.scheduled", fields)
 
 
 def merge_finished(*, duration: float) -> None:
     """A page's `merge` has returned."""
-    _log.info("merge.finished", duration_ms=_ms(duration))
+    _log.step("info", "merge.finished", {"duration_ms": _ms(duration)})
 
 
 def client_disconnected() -> None:
     """The client left before its answer was ready."""
-    _log.info("client.disconnected")
+    _log.step("info", "client.disconnected", {})
+
+
+def log_recorded(*, level: str, fields: Mapping[str, Any]) -> None:
+    """Other code, Django's or uvicorn's or a project's own, has logged a record through the standard library."""
+    _others.step(level, "log.recorded", dict(fields))
+
+
+def log_dropped(count: int, sink: str) -> bytes:
+    """Return the line that says how many were lost; it goes to the sink that lost them, past its queue."""
+    return encode(None, "", stamp(None, "warning", {"event": "log.dropped", "count": count, "sink": sink}))
 
 
 def _ending(attempt: Attempt) -> str:
@@ -110,4 +140,5 @@ def _ending(attempt: Attempt) -> str:
 
 
 def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)
+    """Return milliseconds to the microsecond; `round` would take three times as long."""
+    return int(seconds * 1_000_000 + 0.5) / 1000

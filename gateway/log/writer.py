@@ -1,6 +1,7 @@
-"""The thread that writes: lines wait in a bounded queue, and whatever the disk or the pipe does, no request does.
+"""The threads that write: before each sink lines wait in a bounded queue, and no request waits for a disk or a pipe.
 
-A queue that is full, or a sink that fails, loses lines and counts them; the count is logged once lines flow again.
+No sink misses a line because another one is slow. A queue that is full, or an output that fails, loses lines and counts
+them; each sink is told of its own losses, once a second, when lines flow again.
 """
 
 from __future__ import annotations
@@ -10,116 +11,203 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
-_QUEUE_LINES: Final = 10_000
+_QUEUE_BYTES: Final = 8 * 1024 * 1024
 _BATCH_BYTES: Final = 64 * 1024
+_GATHERING_TIME: Final = 0.02
 _FLUSH_TIME: Final = 2.0
 _REPORT_EVERY: Final = 1.0
 
 
 class Sink(Protocol):
-    """Somewhere lines go. May raise OSError; the lines are then counted as dropped."""
+    """Somewhere lines go. Neither waits nor raises."""
 
     def write(self, lines: list[bytes]) -> None:
-        """Write whole lines, each without its line end."""
+        """Take whole lines, each without its line end."""
 
 
-class FileSink:
-    """A file descriptor; lines that cannot be written at once are written in pieces, never mixed."""
+class Output(Protocol):
+    """Where a queue's lines end up. May wait as long as it must."""
 
-    def __init__(self, descriptor: int, render: Callable[[bytes], bytes] | None = None) -> None:
-        self._descriptor = descriptor
-        self._render = render
+    name: str
 
-    def write(self, lines: list[bytes]) -> None:
-        """Write lines, rendered for people where a terminal shows them."""
-        if self._render is not None:
-            lines = [self._render(line) for line in lines]
-        data = memoryview(b"\n".join(lines) + b"\n")
-        while data:
-            data = data[os.write(self._descriptor, data) :]
+    def write(self, lines: list[bytes]) -> int:
+        """Write whole lines, each without its line end; returns how many of them are lost."""
+
+    def forget(self) -> None:
+        """Let go of what a forked process has of its parent's."""
+
+    def close(self) -> None:
+        """Let go of what is open."""
 
 
 class Writer:
-    """A bounded queue and its thread. Live: prints how much waits and how much was lost."""
+    """Hands every line to every sink. Live: prints them."""
 
-    def __init__(self, dropped: Callable[[int], bytes]) -> None:
+    def __init__(self) -> None:
         self.sinks: list[Sink] = []
-        self._dropped = dropped
-        self._lost = 0
-        self._reported = 0.0
-        self._queue: deque[bytes] = deque()
-        self._some = threading.Event()
-        self._idle = threading.Event()
-        self._idle.set()
-        self._thread: threading.Thread | None = None
         atexit.register(self.flush)
         os.register_at_fork(after_in_child=self._forked)
 
     def __repr__(self) -> str:
-        """Show the queue's length and the lines lost and not yet reported."""
-        return f"<Writer waiting={len(self._queue)} lost={self._lost}>"
+        """Show the sinks."""
+        return f"<Writer {self.sinks}>"
 
     def put(self, line: bytes) -> None:
-        """Queue a line; never waits, never raises."""
-        if len(self._queue) >= _QUEUE_LINES:
-            self._lost += 1
-            return
-        self._queue.append(line)
-        if not self._some.is_set():
-            self._idle.clear()
-            self._some.set()
-            if self._thread is None:
-                self._start()
+        """Pass a line on; never waits, never raises."""
+        for sink in self.sinks:
+            sink.write([line])
 
     def flush(self) -> None:
         """Wait until what is queued has been written, two seconds at most."""
-        if self._thread is not None and self._thread.is_alive():
-            self._idle.wait(_FLUSH_TIME)
+        until = time.monotonic() + _FLUSH_TIME
+        for written in [queue.written() for queue in self._queues()]:
+            written.wait(max(0.0, until - time.monotonic()))
 
-    def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
-        self._thread.start()
+    def use(self, sinks: list[Sink]) -> None:
+        """Write to these sinks from now on; those used so far are written out and closed."""
+        self.flush()
+        former = self._queues()
+        self.sinks[:] = sinks
+        for queue in former:
+            queue.close()
+
+    def _queues(self) -> list[Queue]:
+        return [sink for sink in self.sinks if isinstance(sink, Queue)]
 
     def _forked(self) -> None:
-        """Leave the parent's lines to the parent; the child's thread starts with its first line."""
-        self._queue.clear()
-        self._some, self._idle = threading.Event(), threading.Event()
-        self._idle.set()
-        self._thread = None
+        for queue in self._queues():
+            queue.forget()
+
+
+class Queue:
+    """A sink that may be slow: a bounded queue before an output, and the thread that carries lines across.
+
+    `dropped` renders the report of a loss. Live: prints how much waits and how much was lost.
+    """
+
+    def __init__(self, output: Output, dropped: Callable[[int, str], bytes]) -> None:
+        self._output = output
+        self._dropped = dropped
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lines: deque[bytes] = deque()
+        self._size = 0
+        self._lost = 0
+        self._reported = 0.0
+        # Reentrant: a finalizer or a signal handler may log while its own thread is in the midst of logging.
+        self._counting = threading.RLock()
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._rung = False
+        self._flushes: deque[threading.Event] = deque()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def __repr__(self) -> str:
+        """Show the queue's length and the lines lost and not yet reported."""
+        return f"<Queue {self._output.name} waiting={len(self._lines)} lost={self._lost}>"
+
+    def write(self, lines: list[bytes]) -> None:
+        """Queue lines, or count them as lost; never waits, never raises."""
+        for line in lines:
+            if self._size < _QUEUE_BYTES:
+                self._lines.append(line)
+                self._size += len(line)
+            else:
+                self._lose(1)
+        if not self._rung:
+            self._ring()
+
+    def written(self) -> threading.Event:
+        """Return what will be set when the lines queued so far have been written or lost."""
+        written = threading.Event()
+        if self._thread is None:
+            written.set()
+        else:
+            self._flushes.append(written)
+            self._bell.put(None)
+        return written
+
+    def close(self) -> None:
+        """End the thread once it has written what is queued; nothing may be written here any more."""
+        self._closed = True
+        if self._thread is None:
+            self._output.close()
+        else:
+            self._bell.put(None)
+
+    def forget(self) -> None:
+        """Leave the parent's lines to the parent; a forked process starts its own thread with its first line."""
+        self._output.forget()
+        self._begin()
+
+    def _ring(self) -> None:
+        """Wake the thread, or start it; one that cannot be started is tried again with the next line."""
+        self._rung = True
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name=f"log-{self._output.name}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                self._rung = False
+                return
+            self._thread = thread
+        self._bell.put(None)
 
     def _run(self) -> None:
-        while True:
-            self._some.wait()
-            self._some.clear()
-            for batch in self._batches():
-                self._write(batch)
-            if not self._some.is_set():
-                self._idle.set()
+        while not self._closed:
+            self._gather()
+            flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
+            while batch := self._take():
+                self._report(at_once=False)
+                self._lose(self._deliver(batch))
+            self._report(at_once=bool(flushes))
+            for written in flushes:
+                written.set()
+        self._output.close()
 
-    def _batches(self) -> Iterator[list[bytes]]:
-        """Take lines off the queue, up to 64 KiB at a time, until it is empty."""
+    def _gather(self) -> None:
+        """Sleep until there is a line, then let more come, unless somebody waits: to be woken for each costs more."""
+        with suppress(Empty):
+            self._bell.get(timeout=_REPORT_EVERY if self._lost else None)
+            if not (self._flushes or self._closed):
+                self._bell.get(timeout=_GATHERING_TIME)
+        self._rung = False
+
+    def _take(self) -> list[bytes]:
+        """Take lines off the queue, about 64 KiB of them.
+
+        The size is kept without a lock: where threads log at once it may be a little off, until the queue is empty.
+        """
         batch: list[bytes] = []
         size = 0
-        while self._queue:
-            line = self._queue.popleft()
-            batch.append(line)
-            size += len(line)
-            if size >= _BATCH_BYTES:
-                yield batch
-                batch, size = [], 0
-        if batch:
-            yield batch
+        while self._lines and size < _BATCH_BYTES:
+            batch.append(self._lines.popleft())
+            size += len(batch[-1])
+        self._size = self._size - size if self._lines else 0
+        return batch
 
-    def _write(self, batch: list[bytes]) -> None:
+    def _deliver(self, lines: list[bytes]) -> int:
+        try:
+            return self._output.write(lines)
+        except Exception:  # noqa: BLE001 - whatever it is, the thread goes on
+            return len(lines)
+
+    def _report(self, *, at_once: bool) -> None:
+        """Log how many lines were lost, if any were; the count stands until that line itself has been written."""
         now = time.monotonic()
-        if self._lost and now - self._reported >= _REPORT_EVERY:
-            batch = [*batch, self._dropped(self._lost)]
-            self._lost, self._reported = 0, now
-        for sink in self.sinks:
-            try:
-                sink.write(batch)
-            except OSError:
-                self._lost += len(batch)
+        if not self._lost or (now - self._reported < _REPORT_EVERY and not at_once):
+            return
+        self._reported = now
+        count = self._lost
+        if not self._deliver([self._dropped(count, self._output.name)]):
+            self._lose(-count)
+
+    def _lose(self, count: int) -> None:
+        with self._counting:
+            self._lost += count

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
 from django.core.management.base import BaseCommand, CommandError
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponseBase
 
+from gateway.log import configure
 from gateway.log.setup import writer
-from gateway.management.commands.plan import chosen
+from gateway.management.commands.plan import chosen, full_name
 from gateway.middleware import Edge
 from gateway.page import AggregateView
 from gateway.waterfall import waterfall
@@ -24,7 +25,7 @@ _ERROR: Final = 400
 class Command(BaseCommand):
     """Prints the answer and the waterfall of its calls; exits with 1 if the page failed."""
 
-    help = "Run one page and print its answer, and what its calls did when."
+    help = "Run one page and print its answer, and on stderr what its calls did when."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Take what a client would give."""
@@ -41,17 +42,29 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         """Run the page."""
-        page = chosen(options["page"])[0].page
+        page = _page(options["page"])
         kwargs = _kwargs(page, dict(_pair(item, "=") for item in options["kwargs"]))
         request = _request(page, options)
         lines = _Lines()
-        writer.sinks[:] = [lines]
-        response = asyncio.run(_answer(page, request, kwargs))
+        configure({"level": "info"})  # the waterfall is drawn from every step, whatever the settings write down
+        writer.use([lines])
+        status = asyncio.run(self._run(page, request, kwargs))
         writer.flush()
-        self.stdout.write(_pretty(response.content))
         self.stderr.write("\n".join(waterfall(lines.events)))
-        if response.status_code >= _ERROR:
+        if lines.status(status) >= _ERROR:
             sys.exit(1)
+
+    async def _run(self, page: type[AggregateView], request: HttpRequest, kwargs: Mapping[str, Any]) -> int:
+        """Print the answer, a stream's frames as they come; returns its status."""
+        response: Any = await _answer(page, request, kwargs)
+        if response.streaming:
+            frames: AsyncIterable[bytes] = response
+            async for frame in frames:
+                self.stdout.write(frame.decode(), ending="")
+                self.stdout.flush()
+        else:
+            self.stdout.write(_pretty(response.content))
+        return int(response.status_code)
 
 
 class _Lines:
@@ -64,17 +77,30 @@ class _Lines:
         """Keep lines."""
         self.events.extend(msgspec.json.decode(line) for line in lines)
 
+    def status(self, given: int) -> int:
+        """Return what the answer came to: a stream starts with 200, and may end with a problem."""
+        finished = (event for event in self.events if event["event"] == "request.finished")
+        return max((event["http.response.status_code"] for event in finished), default=given)
 
-async def _answer(page: type[AggregateView], request: HttpRequest, kwargs: Mapping[str, Any]) -> HttpResponse:
+
+async def _answer(page: type[AggregateView], request: HttpRequest, kwargs: Mapping[str, Any]) -> HttpResponseBase:
     view: Callable[..., Any] = page.as_view()
 
-    async def bound(request: HttpRequest) -> HttpResponse:
-        response: HttpResponse = await view(request, **kwargs)
+    async def bound(request: HttpRequest) -> HttpResponseBase:
+        response: HttpResponseBase = await view(request, **kwargs)
         return response
 
     edge: Any = Edge(bound)
-    answer: HttpResponse = await edge(request)
+    answer: HttpResponseBase = await edge(request)
     return answer
+
+
+def _page(name: str) -> type[AggregateView]:
+    """Return the one page of a name."""
+    found = [route.page for route in chosen(name)]
+    if len(found) > 1:
+        raise CommandError(f"several pages are called {name}: {', '.join(map(full_name, found))}")
+    return found[0]
 
 
 def _kwargs(page: type[AggregateView], given: dict[str, str]) -> dict[str, Any]:
@@ -82,25 +108,28 @@ def _kwargs(page: type[AggregateView], given: dict[str, str]) -> dict[str, Any]:
     wanted = page.plan.kwargs
     if given.keys() != wanted.keys():
         names = " ".join(f"{name}=..." for name in wanted) or "no arguments"
-        message = f"{page.__qualname__} takes {names}"
-        raise CommandError(message)
+        raise CommandError(f"{page.__qualname__} takes {names}")
+    return {name: _kwarg(name, given[name], type_) for name, type_ in wanted.items()}
+
+
+def _kwarg(name: str, given: str, type_: Any) -> Any:
     try:
-        return {name: msgspec.convert(given[name], type_, strict=False) for name, type_ in wanted.items()}
+        return msgspec.convert(given, type_, strict=False)
     except msgspec.ValidationError as error:
-        raise CommandError(str(error)) from None
+        raise CommandError(f"{name}: {error}") from None
 
 
 def _request(page: type[AggregateView], options: Mapping[str, Any]) -> HttpRequest:
     from django.test import RequestFactory  # noqa: PLC0415 - heavy, and no server's business
 
-    headers = dict(_pair(item, ":") for item in options["header"])
     query = [_pair(item, "=") for item in options["query"]]
     names = dict.fromkeys(name for name, _ in query)
-    request: HttpRequest = RequestFactory(headers=headers).generic(
+    request: HttpRequest = RequestFactory().generic(
         (options["method"] or page.allowed()[0]).upper(),
         f"/{page.__qualname__}",
         (options["data"] or "").encode(),
         content_type="application/json",
+        headers={name: value.strip() for name, value in (_pair(item, ":") for item in options["header"])},
         query_params={name: [value for given, value in query if given == name] for name in names},
     )
     return request
@@ -108,10 +137,9 @@ def _request(page: type[AggregateView], options: Mapping[str, Any]) -> HttpReque
 
 def _pair(text: str, separator: str) -> tuple[str, str]:
     name, found, value = text.partition(separator)
-    if not found:
-        message = f"{text!r} must be written name{separator}value"
-        raise CommandError(message)
-    return name.strip(), value.strip()
+    if not found or not name.strip():
+        raise CommandError(f"{text!r} must be written name{separator}value")
+    return name.strip(), value
 
 
 def _pretty(content: bytes) -> str:

@@ -7,16 +7,19 @@ import asyncio
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
+from gateway.columns import columns
 from gateway.conf import conf
 from gateway.visit import inbound_of
-from upstreams import GET, Attempt, Call, Deadline, Decoder, Fault, Outcome, Upstream, open_fleet
+from upstreams import GET, Attempt, Call, Deadline, Decoder, Fault, Outcome, Request, Upstream, open_fleet
 
 _SERVER_ERROR: Final = 500
 _ROOM: Final = 1.0
+_RIGHT: Final = frozenset({2})
 
 
 class Command(BaseCommand):
@@ -33,36 +36,48 @@ class Command(BaseCommand):
     def handle(self, **options: Any) -> None:
         """Ask, print, and exit with 1 if one is down."""
         table = _chosen(options["upstreams"])
-        found = asyncio.run(probe(table, options["path"]))
-        width = max(map(len, found), default=0)
-        for name, (outcome, attempt) in found.items():
-            word, style = ("up", self.style.SUCCESS) if is_up(outcome) else ("down", self.style.ERROR)
-            took = f"{attempt.duration * 1000:8.1f} ms" if attempt else " " * 11
-            self.stdout.write(
-                f"{name:<{width}}  {style(f'{word:<4}')}  {took}  {_said(outcome)}  {table[name].urls[0]}"
-            )
-        if not all(is_up(outcome) for outcome, _ in found.values()):
+        try:
+            request = GET(options["path"])
+        except (TypeError, ValueError) as error:
+            raise CommandError(f"--path: {error}") from None
+        found = asyncio.run(probe(table, request))
+        lines = columns([_cells(probed) for probed in found], _RIGHT)
+        for probed, line in zip(found, lines, strict=True):
+            self.stdout.write(line, self.style.SUCCESS if probed.up else self.style.ERROR)
+        if not all(probed.up for probed in found):
             sys.exit(1)
 
 
-def is_up(outcome: Outcome) -> bool:
-    """Tell whether an upstream answered for itself: a 404 is an answer too."""
-    if outcome.fault is Fault.HTTP_RESPONSE_STATUS:
-        return (outcome.status or 0) < _SERVER_ERROR
-    return outcome.ok
+class Probed(NamedTuple):
+    """What came of asking one base URL of an upstream; `attempt` is None if nothing was sent."""
+
+    name: str
+    url: str
+    outcome: Outcome
+    attempt: Attempt | None
+
+    @property
+    def up(self) -> bool:
+        """Whether the upstream answered for itself: a 404 is an answer too."""
+        if self.outcome.fault is Fault.HTTP_RESPONSE_STATUS:
+            return (self.outcome.status or 0) < _SERVER_ERROR
+        return self.outcome.ok
 
 
-async def probe(table: Mapping[str, Upstream], path: str) -> dict[str, tuple[Outcome, Attempt | None]]:
-    """Ask each upstream for a path, all at once and each once; return outcome and attempt by name."""
+async def probe(table: Mapping[str, Upstream], request: Request[Any]) -> list[Probed]:
+    """Ask every base URL of each upstream, all at once and each once."""
+    asked = {f"{name}.{number}": (name, url) for name in table for number, url in enumerate(table[name].urls)}
     seen = _Seen()
-    once = {name: replace(upstream, retry=None) for name, upstream in table.items()}
+    once = {key: replace(table[name], url=url, retry=None) for key, (name, url) in asked.items()}
     longest = max((upstream.timeout for upstream in table.values()), default=0.0)
     async with open_fleet(once, seen, via=conf().name) as fleet:
         deadline = Deadline.within(longest + _ROOM)
-        names = list(table)
-        calls = [Call(name, GET(path), Decoder(bytes, bytes), inbound_of({}), deadline) for name in names]
-        outcomes = await asyncio.gather(*(fleet.send(name, call) for name, call in zip(names, calls, strict=True)))
-    return {name: (outcome, seen.attempts.get(name)) for name, outcome in zip(names, outcomes, strict=True)}
+        calls = {key: Call(key, request, Decoder(bytes, bytes), inbound_of({}), deadline) for key in asked}
+        outcomes = await asyncio.gather(*(fleet.send(key, call) for key, call in calls.items()))
+    return [
+        Probed(name, url, outcome, seen.attempts.get(key))
+        for (key, (name, url)), outcome in zip(asked.items(), outcomes, strict=True)
+    ]
 
 
 class _Seen:
@@ -80,12 +95,19 @@ class _Seen:
 
 
 def _chosen(names: list[str]) -> dict[str, Upstream]:
-    table = conf().upstreams
+    try:
+        table = conf().upstreams
+    except ImproperlyConfigured as error:
+        raise CommandError(str(error)) from None
     unknown = [name for name in names if name not in table]
     if unknown:
-        message = f"no upstream is called {unknown[0]!r}; UPSTREAMS has {', '.join(table) or 'none'}"
-        raise CommandError(message)
+        raise CommandError(f"no upstream is called {unknown[0]!r}; UPSTREAMS has {', '.join(table) or 'none'}")
     return {name: table[name] for name in names or table}
+
+
+def _cells(probed: Probed) -> tuple[str, ...]:
+    took = f"{probed.attempt.duration * 1000:.1f} ms" if probed.attempt else "-"
+    return probed.name, "up" if probed.up else "down", took, _said(probed.outcome), probed.url
 
 
 def _said(outcome: Outcome) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 import uvicorn
 from django.core.management.commands.runserver import Command as DjangosCommand
+from django.utils import autoreload
 
-from gateway.lifespan import refuse_faults
+from gateway.management.commands.serve import refuse_taken
 
 
 class Command(DjangosCommand):
@@ -18,14 +20,20 @@ class Command(DjangosCommand):
     port: str
     help = "Serve the gateway on this machine for development, and start again when code changes."
 
+    def run(self, **options: Any) -> None:
+        """Serve, in a process that is started again when code changes unless told otherwise."""
+        if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) != "true":  # in the first process, before it starts others
+            refuse_taken(self.addr, int(self.port))
+        super().run(**options)
+
     def inner_run(self, *_: Any, **options: Any) -> None:
         """Check, then serve in this process until the code changes or Ctrl-C."""
+        autoreload.raise_last_exception()
         if not options["skip_checks"]:
             self.check(display_num_errors=True)
-        refuse_faults()
         config = uvicorn.Config(
             "gateway.asgi:application",
-            host=self.addr.strip("[]"),
+            host=self.addr,
             port=int(self.port),
             ws="none",
             lifespan="on",
@@ -35,7 +43,8 @@ class Command(DjangosCommand):
             reset_contextvars=True,
             timeout_graceful_shutdown=1,
         )
-        self.stdout.write(f"Serving on http://{self.addr}:{self.port}/ - quit with Ctrl-C.")
+        address = f"[{self.addr}]" if ":" in self.addr else self.addr
+        self.stdout.write(f"Serving on http://{address}:{self.port}/ - quit with Ctrl-C.")
         server = uvicorn.Server(config)
         server.run()
         if not server.started:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import socket
+from typing import Any, Final
 
 import uvicorn
-from django.core.management.base import BaseCommand
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError
 
 from gateway.checks import routes
 from gateway.lifespan import refuse_faults
 
-_DRAIN = 1.0
+_DRAIN: Final = 1.0
 
 
 class Command(BaseCommand):
@@ -38,8 +40,12 @@ class Command(BaseCommand):
         )
 
     def handle(self, **options: Any) -> None:
-        """Serve until told to stop."""
-        refuse_faults()
+        """Serve until told to stop. Raises CommandError for what keeps the gateway from starting."""
+        try:
+            refuse_faults()
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from None
+        refuse_taken(options["host"], options["port"])
         uvicorn.run(
             "gateway.asgi:application",
             host=options["host"],
@@ -58,6 +64,18 @@ class Command(BaseCommand):
             timeout_keep_alive=options["keep_alive"],
             timeout_graceful_shutdown=_longest_page(),
         )
+
+
+def refuse_taken(host: str, port: int) -> None:
+    """Raise CommandError if this process could not listen there; the server itself would only log it."""
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as listener:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(address)
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise CommandError(f"cannot listen on {host} port {port}: {why}") from None
 
 
 def _longest_page() -> int:

@@ -1,0 +1,144 @@
+"""`manage.py` as a process of its own, over a project of two files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+ROOT: Final = Path(__file__).parent.parent
+PATIENCE: Final = 60.0
+
+SETTINGS = """
+from settings.test import *
+
+ROOT_URLCONF = "small_urls"
+UPSTREAMS = {{name: Upstream(url) for name, url in {upstreams!r}.items()}}
+"""
+
+URLS = """
+from django.urls import path
+
+from gateway import AggregateView, call
+from gateway.urls import handler400, handler403, handler404, handler500
+from upstreams import GET, JSON, POST, Request
+
+
+class Item(AggregateView):
+    \"\"\"One item of the shop.\"\"\"
+
+    @call("shop")
+    def item(self, item_id: int) -> Request[JSON]:
+        return GET("/items/{id}", id=item_id)
+
+
+urlpatterns = [path("items/<int:item_id>", Item.as_view())]
+"""
+
+
+class Ended(NamedTuple):
+    """How a process ended, and all that it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Program:
+    """A running process, and the lines it has written so far."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.out: list[str] = []
+        self.err: list[str] = []
+        self._more = asyncio.Condition()
+        self._reading = [asyncio.create_task(self._read(process.stdout, self.out)),
+                         asyncio.create_task(self._read(process.stderr, self.err))]  # fmt: skip
+
+    async def says(self, pattern: str, times: int = 1) -> re.Match[str]:
+        """Wait until that many lines of its standard output match; returns the last of them."""
+        async with asyncio.timeout(PATIENCE), self._more:
+            await self._more.wait_for(lambda: len(self._said(pattern)) >= times or self._silent())
+        found = self._said(pattern)
+        assert len(found) >= times, f"it never said {pattern!r}:\n" + "\n".join(self.out + self.err)
+        return found[times - 1]
+
+    async def base(self, times: int = 1) -> str:
+        """Wait until it listens, for the nth time; returns the base URL."""
+        return (await self.says(r"Uvicorn running on (http://[0-9.:]+)", times))[1]
+
+    async def ends(self) -> Ended:
+        """Wait until it has ended by itself."""
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*self._reading)
+            return Ended(await self.process.wait(), "\n".join(self.out), "\n".join(self.err))
+
+    def told(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def interrupted(self) -> None:
+        """Do what Ctrl-C in a terminal does: all processes that the command started are told."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        """Return the events of one name that it has logged."""
+        lines = [msgspec.json.decode(line) for line in self.out if line.startswith("{")]
+        return [line for line in lines if line["event"] == name]
+
+    def _said(self, pattern: str) -> list[re.Match[str]]:
+        return [found for line in self.out if (found := re.search(pattern, line))]
+
+    def _silent(self) -> bool:
+        return all(reading.done() for reading in self._reading)
+
+    async def _read(self, stream: asyncio.StreamReader | None, lines: list[str]) -> None:
+        assert stream is not None
+        async for line in stream:
+            async with self._more:
+                lines.append(line.decode().rstrip("\n"))
+                self._more.notify_all()
+        asyncio.get_running_loop().call_soon(lambda: asyncio.create_task(self._notify()))
+
+    async def _notify(self) -> None:
+        async with self._more:
+            self._more.notify_all()
+
+
+def write_project(folder: Path, upstreams: Mapping[str, str], urls: str = URLS, settings: str = "") -> dict[str, str]:
+    """Write a project's settings and URLs; returns the environment in which `manage.py` runs it."""
+    (folder / "small_settings.py").write_text(SETTINGS.format(upstreams=dict(upstreams)) + settings)
+    (folder / "small_urls.py").write_text(urls)
+    return {"DJANGO_SETTINGS_MODULE": "small_settings", "PYTHONPATH": str(folder)}
+
+
+@asynccontextmanager
+async def program(*arguments: str, environment: Mapping[str, str]) -> AsyncIterator[Program]:
+    """Run Python with these arguments in the project's root; what still runs at the end is killed."""
+    inherited = {name: value for name, value in os.environ.items() if name not in {"PYTHONDEVMODE", "NO_COLOR"}}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        cwd=ROOT,
+        env={**inherited, "PYTHONUNBUFFERED": "1", **environment},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=1024 * 1024,
+        start_new_session=True,
+    )
+    running = Program(process)
+    try:
+        yield running
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await running.ends()

@@ -1,0 +1,111 @@
+"""A client as a test uses it: one upstream, calls made one by one, and everything it told its journal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from gateway.log import events
+from tests.logs import CANARY
+from upstreams import (
+    JSON,
+    Attempt,
+    Call,
+    Client,
+    Deadline,
+    Decoder,
+    Fleet,
+    Inbound,
+    Outcome,
+    Request,
+    Upstream,
+    open_fleet,
+)
+from upstreams.inbound import new_span_id, new_trace_id
+
+#: What a client might send: nothing of it may be logged, and nothing of it is forwarded unless an upstream allows it.
+SECRET_HEADERS = {"authorization": f"Bearer {CANARY}", "cookie": f"sid={CANARY}", "x-api-key": CANARY}
+
+
+class Notes:
+    """A journal that keeps what it is told, and tells the log, where the canary is looked for."""
+
+    def __init__(self) -> None:
+        self.attempts: list[Attempt] = []
+        self.waits: list[float] = []
+
+    def attempt_finished(self, upstream: str, call: str, attempt: Attempt) -> None:
+        self.attempts.append(attempt)
+        events.attempt_finished(upstream, call, attempt)
+
+    def retry_scheduled(self, upstream: str, call: str, attempt: Attempt, wait: float) -> None:
+        self.waits.append(wait)
+        events.retry_scheduled(upstream, call, attempt, wait)
+
+    @property
+    def sent(self) -> int:
+        """How many attempts are said to have gone out."""
+        return sum(attempt.sent for attempt in self.attempts)
+
+
+def inbound(
+    headers: Mapping[str, str] = SECRET_HEADERS, *, key: str = "client-key", request_id: str = "r-1"
+) -> Inbound:
+    """Return a client's request."""
+    return Inbound(
+        request_id=request_id,
+        trace_id=new_trace_id(),
+        span_id=new_span_id(),
+        trace_flags="01",
+        headers=headers,
+        idempotency_key=key,
+        started=time.perf_counter(),
+    )
+
+
+class Asking:
+    """`ask` makes a call; `notes` are what its attempts were."""
+
+    def __init__(self, fleet: Fleet, upstream: Upstream, notes: Notes) -> None:
+        self.fleet = fleet
+        self.notes = notes
+        self.upstream = upstream
+
+    @property
+    def client(self) -> Client:
+        return self.fleet._clients["service"]
+
+    async def ask(
+        self,
+        request: Request[Any],
+        type_: Any = JSON,
+        *,
+        decode: Callable[[bytes], Any] | None = None,
+        within: float = 10.0,
+        absent: Collection[int] = (),
+        of: Inbound | None = None,
+        name: str = "it",
+        nth: int = 0,
+    ) -> Outcome:
+        """Make one call with `within` seconds for all of it."""
+        call = Call(name, request, Decoder(type_, decode), of or inbound(), Deadline.within(within), absent, nth)
+        return await self.fleet.send("service", call)
+
+    def gave_everything_back(self) -> None:
+        """No permit is taken, no connection in use."""
+        assert self.client._permits._value == self.upstream.max_concurrency
+        connector = self.client._session.connector
+        assert connector is not None
+        assert not connector._acquired
+
+
+@asynccontextmanager
+async def asking(upstream: Upstream) -> AsyncIterator[Asking]:
+    """Open a fleet of one upstream. When it closes, every permit and every connection has been given back."""
+    notes = Notes()
+    async with open_fleet({"service": upstream}, notes) as fleet:
+        one = Asking(fleet, upstream, notes)
+        yield one
+        one.gave_everything_back()

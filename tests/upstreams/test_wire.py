@@ -1,0 +1,545 @@
+"""Whatever comes over the wire is either an answer or one named fault, and costs one request, seen and told alike."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import random
+import socket
+import ssl
+import subprocess
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from shutil import which
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+
+from tests.logs import CANARY
+from tests.upstreams.asking import Asking, asking
+from tests.upstreams.raw import (
+    Raw,
+    Step,
+    answer,
+    chunked,
+    endlessly,
+    fin,
+    head,
+    refused_port,
+    rst,
+    serving_raw,
+    silence,
+)
+from upstreams import DELETE, GET, HEAD, JSON, POST, PUT, Fault, Outcome, Reply, Request, Retry, Upstream
+
+TWICE = Retry(attempts=2, first_wait=0.0, longest_wait=0.0)
+TEXT = json.dumps({"name": "x" * 4000}).encode()
+ZIPPED = gzip.compress(TEXT)
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+LENGTH = OK + b"Content-Length: %d\r\n\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+class Case(NamedTuple):
+    """What an upstream does with a request, what that is called, and whether a read is asked again."""
+
+    name: str
+    fault: Fault
+    retried: bool
+    steps: tuple[Step, ...]
+
+
+def case(name: str, fault: Fault, *steps: Step, retried: bool = False) -> Any:
+    return pytest.param(Case(name, fault, retried, steps), id=name.replace(" ", "-"))
+
+
+def zipped(body: bytes, coding: str = "gzip") -> bytes:
+    return answer(body, "200 OK", f"Content-Encoding: {coding}")
+
+
+TERMINATED = [
+    case("fin without a byte", Fault.CONNECTION_TERMINATED, fin, retried=True),
+    case("reset", Fault.CONNECTION_TERMINATED, rst, retried=True),
+    case("cut in the status line", Fault.CONNECTION_TERMINATED, b"HTTP/1.1 20", fin, retried=True),
+    case("cut in the headers", Fault.CONNECTION_TERMINATED, OK[:-9], fin, retried=True),
+    case("reset in the headers", Fault.CONNECTION_TERMINATED, OK[:-9], rst, retried=True),
+    case("informational answer only", Fault.CONNECTION_TERMINATED, head("199 Wait"), fin, retried=True),
+]
+PROTOCOL = [
+    case("garbage", Fault.HTTP_PROTOCOL_ERROR, b"\x16\x03\x01\x02garbage\r\n\r\n", fin),
+    case("http 0.9", Fault.HTTP_PROTOCOL_ERROR, b"<html>hello</html>", fin),
+    case("http 2 preface", Fault.HTTP_PROTOCOL_ERROR, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", fin),
+    case("http 3 status line", Fault.HTTP_PROTOCOL_ERROR, answer().replace(b"HTTP/1.1", b"HTTP/3.0")),
+    case("another protocol", Fault.HTTP_PROTOCOL_ERROR, answer().replace(b"HTTP/1.1", b"ICY")),
+    case("status that is no number", Fault.HTTP_PROTOCOL_ERROR, head("abc OK"), fin),
+    case("status with five digits", Fault.HTTP_PROTOCOL_ERROR, head("20000 OK"), fin),
+    case("status 000", Fault.HTTP_PROTOCOL_ERROR, answer(b"{}", "000 Nothing")),
+    case("status 099", Fault.HTTP_PROTOCOL_ERROR, answer(b"{}", "099 Low")),
+    case("status 101", Fault.HTTP_PROTOCOL_ERROR, head("101 Switching", "Upgrade: x", "Connection: upgrade")),
+    case("status 600", Fault.HTTP_PROTOCOL_ERROR, answer(b"{}", "600 High")),
+    case("status 999", Fault.HTTP_PROTOCOL_ERROR, answer(b"{}", "999 High")),
+    case("header without a colon", Fault.HTTP_PROTOCOL_ERROR, head("200 OK", "garbage"), fin),
+    case("header with a space in its name", Fault.HTTP_PROTOCOL_ERROR, answer(b"{}", "200 OK", "a b: c")),
+    case("header with NUL", Fault.HTTP_PROTOCOL_ERROR, answer(b"{}", "200 OK", "a: b\0c")),
+    case("negative length", Fault.HTTP_PROTOCOL_ERROR, LENGTH % -1, fin),
+    case("length with a sign", Fault.HTTP_PROTOCOL_ERROR, OK + b"Content-Length: +2\r\n\r\n{}", fin),
+    case("length in hex", Fault.HTTP_PROTOCOL_ERROR, OK + b"Content-Length: 0x2\r\n\r\n{}", fin),
+    case("length beyond 64 bits", Fault.HTTP_PROTOCOL_ERROR, LENGTH % 10**30, fin),
+    case("two lengths", Fault.HTTP_PROTOCOL_ERROR, OK + b"Content-Length: 2\r\n" + (LENGTH % 3)[len(OK) :] + b"{} "),
+    case("list of lengths", Fault.HTTP_PROTOCOL_ERROR, OK + b"Content-Length: 2, 2\r\n\r\n{}", fin),
+    case("length and chunks", Fault.HTTP_PROTOCOL_ERROR, OK + b"Content-Length: 2\r\n" + CHUNKED[len(OK) :], fin),
+    case("body longer than its length", Fault.HTTP_PROTOCOL_ERROR, LENGTH % 2 + b"{}extra"),
+    case("body of a 204", Fault.HTTP_PROTOCOL_ERROR, answer(b"{}", "204 No Content")),
+    case("chunk size that is none", Fault.HTTP_PROTOCOL_ERROR, CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n", fin),
+    case("chunk longer than its size", Fault.HTTP_PROTOCOL_ERROR, CHUNKED + b"2\r\n{}{}\r\n0\r\n\r\n", fin),
+    case("unknown transfer coding", Fault.HTTP_PROTOCOL_ERROR, OK + b"Transfer-Encoding: xchunked\r\n\r\n{}", fin),
+    case("coding of the transfer", Fault.HTTP_PROTOCOL_ERROR, OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+]  # fmt: skip
+HEADER_SIZE = [
+    case("header of 9 KiB", Fault.HTTP_RESPONSE_HEADER_SIZE, answer(b"{}", "200 OK", "a: " + "b" * 9000)),
+    case("header name of 9 KiB", Fault.HTTP_RESPONSE_HEADER_SIZE, answer(b"{}", "200 OK", "a" * 9000 + ": b")),
+    case("200 headers", Fault.HTTP_RESPONSE_HEADER_SIZE, answer(b"{}", "200 OK", *[f"a-{n}: b" for n in range(200)])),
+    case("reason of 9 KiB", Fault.HTTP_RESPONSE_HEADER_SIZE, answer(b"{}", "200 " + "O" * 9000)),
+    case("headers without end", Fault.HTTP_RESPONSE_HEADER_SIZE, OK, endlessly(b"a: b\r\n" * 100)),
+    case("a header without end", Fault.HTTP_RESPONSE_HEADER_SIZE, OK + b"a: ", endlessly(b"b" * 1000)),
+]
+INCOMPLETE = [
+    case("body shorter than its length", Fault.HTTP_RESPONSE_INCOMPLETE, LENGTH % 9 + b"{}", fin, retried=True),
+    case("reset in the body", Fault.HTTP_RESPONSE_INCOMPLETE, LENGTH % 9 + b"{}", rst, retried=True),
+    case("no last chunk", Fault.HTTP_RESPONSE_INCOMPLETE, CHUNKED + chunked(b"{}"), fin, retried=True),
+    case("cut in a chunk", Fault.HTTP_RESPONSE_INCOMPLETE, CHUNKED + b"20\r\n{}", fin, retried=True),
+    case("reset in a chunk", Fault.HTTP_RESPONSE_INCOMPLETE, CHUNKED + b"20\r\n{}", rst, retried=True),
+    case("gzip cut", Fault.HTTP_RESPONSE_INCOMPLETE, zipped(ZIPPED[:-10]), retried=True),
+    case("gzip without its trailer", Fault.HTTP_RESPONSE_INCOMPLETE, zipped(ZIPPED[:-8]), retried=True),
+    case("second gzip member cut", Fault.HTTP_RESPONSE_INCOMPLETE, zipped(ZIPPED + ZIPPED[:-5]), retried=True),
+]
+BODY_SIZE = [
+    case("declared length over the limit", Fault.HTTP_RESPONSE_BODY_SIZE, LENGTH % (10 * 1024**3), silence),
+    case("chunks without end", Fault.HTTP_RESPONSE_BODY_SIZE, CHUNKED, endlessly(chunked(b" " * 16000))),
+    case("body until the end, without end", Fault.HTTP_RESPONSE_BODY_SIZE, OK + b"\r\n", endlessly(b" " * 16000)),
+    case("gzip bomb", Fault.HTTP_RESPONSE_BODY_SIZE, zipped(gzip.compress(b" " * 10_000_000))),
+    case(
+        "gzip that grows without giving anything",
+        Fault.HTTP_RESPONSE_BODY_SIZE,
+        OK + b"Content-Encoding: gzip\r\n" + CHUNKED[len(OK) :] + chunked(ZIPPED[:10]),
+        endlessly(chunked(b"\0\0\0\xff\xff" * 3000)),
+    ),
+]
+CODING = [
+    case(
+        "gzip with a wrong checksum", Fault.HTTP_RESPONSE_CONTENT_CODING, zipped(ZIPPED[:-8] + bytes(4) + ZIPPED[-4:])
+    ),
+    case("gzip that is plain", Fault.HTTP_RESPONSE_CONTENT_CODING, zipped(TEXT)),
+    case("deflate that is gzip", Fault.HTTP_RESPONSE_CONTENT_CODING, zipped(ZIPPED, "deflate")),
+    case("brotli", Fault.HTTP_RESPONSE_CONTENT_CODING, zipped(TEXT, "br")),
+    case("unknown coding", Fault.HTTP_RESPONSE_CONTENT_CODING, zipped(TEXT, "foo")),
+    case("coding without a name", Fault.HTTP_RESPONSE_CONTENT_CODING, zipped(TEXT, "")),
+    case("two codings", Fault.HTTP_RESPONSE_CONTENT_CODING, zipped(gzip.compress(ZIPPED), "gzip, gzip")),
+    case(
+        "two codings in two headers", Fault.HTTP_RESPONSE_CONTENT_CODING, zipped(ZIPPED, "gzip\r\nContent-Encoding: br")
+    ),
+    case("members without end", Fault.HTTP_RESPONSE_CONTENT_CODING, zipped(gzip.compress(b"") * 5000)),
+]
+MALFORMED = [
+    case("login page", Fault.BODY_MALFORMED, answer(b"<html></html>", "200 OK", "Content-Type: text/html")),
+    case("no content type", Fault.BODY_MALFORMED, LENGTH.replace(b"Content-Type", b"X-Type") % 2 + b"{}"),
+    case("empty content type", Fault.BODY_MALFORMED, answer(b"{}", "200 OK", "Content-Type: ")),
+    case(
+        "content type that is none", Fault.BODY_MALFORMED, answer(b"{}", "200 OK", "Content-Type: application/json/x")
+    ),
+    case("content type without utf-8", Fault.BODY_MALFORMED, answer(b"{}", "200 OK", "Content-Type: a\udcff/json")),
+    case("what upsets a parser of mail", Fault.BODY_MALFORMED, answer(b"{}", "200 OK", "Content-Type: text/h;m*")),
+    case("utf-16", Fault.BODY_MALFORMED, answer(b"{}", "200 OK", "Content-Type: application/json; charset=UTF-16")),
+    case("bad utf-8", Fault.BODY_MALFORMED, answer(b'"\xff"')),
+    case("bom", Fault.BODY_MALFORMED, answer(b"\xef\xbb\xbf{}")),
+    case("nan", Fault.BODY_MALFORMED, answer(b"[NaN]")),
+    case("empty", Fault.BODY_MISMATCH, answer(b"")),
+]
+STATUS = [
+    case("302", Fault.HTTP_RESPONSE_STATUS, answer(b"{}", "302 Found", "Location: /elsewhere")),
+    case("304", Fault.HTTP_RESPONSE_STATUS, head("304 Not Modified", "Content-Length: 99")),
+    case("206", Fault.HTTP_RESPONSE_STATUS, answer(b"{}", "206 Partial")),
+    case("404", Fault.HTTP_RESPONSE_STATUS, answer(b"{}", "404 Not Found")),
+    case("500", Fault.HTTP_RESPONSE_STATUS, answer(b"{}", "500 Error")),
+    case("503", Fault.HTTP_RESPONSE_STATUS, answer(b"{}", "503 Busy"), retried=True),
+    # Of an error only the status counts, whatever becomes of its body.
+    case("404 as html", Fault.HTTP_RESPONSE_STATUS, answer(b"<html>", "404 Not Found", "Content-Type: text/html")),
+    case("404 in brotli", Fault.HTTP_RESPONSE_STATUS, answer(b"x", "404 Not Found", "Content-Encoding: br")),
+    case("404 of 2 MiB", Fault.HTTP_RESPONSE_STATUS, answer(b"x" * 2 * 1024**2, "404 Not Found")),
+    case("404 without end", Fault.HTTP_RESPONSE_STATUS, head("404 Not Found"), endlessly(b"x" * 16000)),
+    case("404 cut", Fault.HTTP_RESPONSE_STATUS, head("404 Not Found", "Content-Length: 9"), fin),
+    case("503 reset", Fault.HTTP_RESPONSE_STATUS, head("503 Busy", "Content-Length: 9"), rst, retried=True),
+]
+SLOW = [
+    case("silence", Fault.HTTP_RESPONSE_TIMEOUT, silence, retried=True),
+    case("silence in the headers", Fault.HTTP_RESPONSE_TIMEOUT, OK, silence, retried=True),
+    case("silence in the body", Fault.HTTP_RESPONSE_TIMEOUT, LENGTH % 99 + b"{", silence, retried=True),
+    case("headers drop by drop", Fault.HTTP_RESPONSE_TIMEOUT, OK + b"a: ", endlessly(b"b", 0.005), retried=True),
+    case("body drop by drop", Fault.HTTP_RESPONSE_TIMEOUT, LENGTH % 9999, endlessly(b" ", 0.005), retried=True),
+    case("wait without end", Fault.HTTP_RESPONSE_TIMEOUT, endlessly(head("102 Processing"), 0.001), retried=True),
+]
+
+
+@pytest.mark.parametrize(
+    "case_", [*TERMINATED, *PROTOCOL, *HEADER_SIZE, *INCOMPLETE, *BODY_SIZE, *CODING, *MALFORMED, *STATUS]
+)
+async def test_what_an_upstream_does_wrong_has_a_name_and_a_price(raw: Raw, case_: Case) -> None:
+    raw.on("/read", *case_.steps).on("/write", *case_.steps)
+
+    async with asking(Upstream(raw.url, retry=TWICE, timeout=5.0)) as one:
+        outcome = await one.ask(GET("/read", token=CANARY))
+        assert (outcome.fault, outcome.attempts) == (case_.fault, 2 if case_.retried else 1)
+        assert outcome.value is None
+        assert [attempt.fault for attempt in one.notes.attempts] == [case_.fault] * outcome.attempts
+        assert len(raw.requests) == one.notes.sent == outcome.attempts
+        assert outcome.fault is not Fault.HTTP_RESPONSE_STATUS or outcome.status == one.notes.attempts[0].status
+
+        outcome = await one.ask(POST("/write", json={"password": CANARY}))
+        assert (outcome.fault, outcome.attempts) == (case_.fault, 1)
+
+
+@pytest.mark.parametrize("case_", SLOW)
+async def test_an_upstream_that_is_too_slow_is_given_up_at_the_attempt_s_timeout(raw: Raw, case_: Case) -> None:
+    raw.on("/", *case_.steps)
+
+    async with asking(Upstream(raw.url, retry=TWICE, timeout=0.06)) as one:
+        outcome = await one.ask(GET("/"))
+
+    assert (outcome.fault, outcome.attempts, len(raw.requests)) == (Fault.HTTP_RESPONSE_TIMEOUT, 2, 2)
+    assert {(attempt.sent, attempt.conn) for attempt in one.notes.attempts} == {(True, "new")}
+
+
+@pytest.mark.parametrize(
+    ("steps", "body"),
+    [
+        pytest.param((answer(TEXT),), TEXT, id="length"),
+        pytest.param((CHUNKED + chunked(TEXT[:9], TEXT[9:]) + b"0\r\n\r\n",), TEXT, id="chunks"),
+        pytest.param((CHUNKED + chunked(TEXT) + b"0\r\nx-sum: 1\r\n\r\n",), TEXT, id="trailer"),
+        pytest.param((CHUNKED + b"2;name=value\r\n{}\r\n0\r\n\r\n",), b"{}", id="chunk extension"),
+        pytest.param((OK + b"\r\n" + TEXT, fin), TEXT, id="until the end"),
+        pytest.param((OK.replace(b"1.1", b"1.0") + b"\r\n" + TEXT, fin), TEXT, id="http 1.0"),
+        pytest.param((zipped(ZIPPED),), TEXT, id="gzip"),
+        pytest.param((zipped(ZIPPED, "GZIP"),), TEXT, id="gzip in capitals"),
+        pytest.param((zipped(zlib.compress(TEXT), "deflate"),), TEXT, id="deflate"),
+        pytest.param((zipped(gzip.compress(TEXT[:9]) + gzip.compress(TEXT[9:])),), TEXT, id="two members"),
+        pytest.param((head("100 Continue"), head("103 Early Hints", "Link: </x>"), answer()), b"{}", id="early answers"),
+        pytest.param((answer(b"{}", "299 Odd"),), b"{}", id="unknown 2xx"),
+        pytest.param((answer(b"{}", "200"),), b"{}", id="no reason"),
+        pytest.param((answer(b"{}", "200 OK", "Content-Type: APPLICATION/JSON ;CHARSET=\"UTF-8\""),), b"{}", id="capitals"),
+        pytest.param((answer(b"{}", "200 OK", "Content-Type: application/vnd.shop.v2+json"),), b"{}", id="+json"),
+        pytest.param((answer(b"{}", "200 OK", "Content-Type: application/json;;x=;charset=us-ascii"),), b"{}", id="params"),
+        pytest.param((answer(b"{}", "200 OK", "Content-Type: application/json; charset*=utf-8''x"),), b"{}", id="rfc 2231"),
+    ],
+)  # fmt: skip
+async def test_what_http_allows_is_read(raw: Raw, steps: tuple[Step, ...], body: bytes) -> None:
+    raw.on("/", *steps)
+
+    async with asking(Upstream(raw.url)) as one:
+        outcome = await one.ask(GET("/"))
+
+    assert (outcome.fault, outcome.value, outcome.attempts) == (None, JSON(body), 1)
+    assert one.notes.attempts[0].body_bytes == len(body)
+
+
+@pytest.mark.parametrize("size", [999, 1000, 1001])
+@pytest.mark.parametrize("way", ["length", "chunks", "gzip"])
+async def test_a_body_may_fill_max_body_and_not_pass_it(raw: Raw, way: str, size: int) -> None:
+    body = b"[" + b" " * (size - 2) + b"]"
+    ways = {
+        "length": answer(body),
+        "chunks": CHUNKED + chunked(body) + b"0\r\n\r\n",
+        "gzip": zipped(gzip.compress(body)),
+    }
+    raw.on("/", ways[way])
+
+    async with asking(Upstream(raw.url, max_body=1000)) as one:
+        outcome = await one.ask(GET("/"))
+
+    assert outcome.fault is (None if size <= 1000 else Fault.HTTP_RESPONSE_BODY_SIZE)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [("Content-Length: 10000000000",), ("Content-Length: 2", "Content-Encoding: br"), ("Transfer-Encoding: chunked",)],
+)
+async def test_the_answer_to_a_head_has_headers_and_no_body(raw: Raw, fields: tuple[str, ...]) -> None:
+    raw.on("/", head("200 OK", "X-Total: 7", *fields))
+
+    async with asking(Upstream(raw.url)) as one:
+        outcome = await one.ask(HEAD("/"), Reply[None])
+
+    assert outcome.fault is None
+    assert (outcome.value.value, outcome.value.headers["x-total"]) == (None, "7")
+
+
+@pytest.mark.parametrize("status", ["200 OK", "201 Created", "202 Accepted", "204 No Content", "205 Reset"])
+async def test_an_answer_without_a_body_is_none_where_the_type_has_it(raw: Raw, status: str) -> None:
+    raw.on("/", head(status) if status.startswith("204") else head(status, "Content-Length: 0"))
+
+    async with asking(Upstream(raw.url)) as one:
+        assert (await one.ask(GET("/"), JSON | None)).fault is None
+        assert (await one.ask(GET("/"), JSON)).fault is Fault.BODY_MISMATCH
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_a_fault_and_nobody_connects_to_its_target(raw: Raw, status: int) -> None:
+    async with serving_raw() as target:
+        target.on("*", answer(b'"stolen"'))
+        raw.on("/", answer(b"", f"{status} Moved", f"Location: {target.url}/x"))
+        async with asking(Upstream(raw.url, headers={"x-api-key": CANARY}, retry=TWICE)) as one:
+            outcome = await one.ask(GET("/"))
+
+        assert (outcome.fault, outcome.status, outcome.attempts) == (Fault.HTTP_RESPONSE_STATUS, status, 1)
+        assert target.connections == 0
+
+
+class TestConnecting:
+    """Attempts that never leave this machine are not `sent`."""
+
+    @staticmethod
+    def check(one: Asking, outcome: Outcome, fault: Fault, attempts: int) -> None:
+        assert (outcome.fault, outcome.attempts, outcome.status) == (fault, attempts, None)
+        assert [(a.fault, a.sent, a.conn) for a in one.notes.attempts] == [(fault, False, None)] * attempts
+
+    async def test_a_port_where_nobody_listens_refuses(self) -> None:
+        async with asking(Upstream(f"http://127.0.0.1:{refused_port()}", retry=TWICE)) as one:
+            self.check(one, await one.ask(GET("/")), Fault.CONNECTION_REFUSED, 2)
+
+    async def test_a_name_that_does_not_exist_is_not_asked_for_twice(self) -> None:
+        async with asking(Upstream("http://nobody.invalid", retry=TWICE, timeout=9.0)) as one:
+            self.check(one, await one.ask(GET("/")), Fault.DNS_ERROR, 1)
+
+    async def test_a_machine_that_does_not_answer_times_out(self) -> None:
+        with ExitStack() as sockets:
+            deaf = sockets.enter_context(socket.socket())
+            deaf.bind(("127.0.0.1", 0))
+            deaf.listen(0)  # and nobody accepts: the kernel drops who comes after these
+            for _ in range(3):
+                queued = sockets.enter_context(socket.socket())
+                queued.setblocking(False)
+                queued.connect_ex(deaf.getsockname())
+            async with asking(Upstream(f"http://127.0.0.1:{deaf.getsockname()[1]}", retry=TWICE, timeout=0.06)) as one:
+                self.check(one, await one.ask(GET("/")), Fault.CONNECTION_TIMEOUT, 2)
+
+    async def test_a_tls_handshake_that_is_never_answered_times_out(self) -> None:
+        async with (
+            serving_raw() as plain,
+            asking(Upstream(f"https://127.0.0.1:{plain.port}", retry=TWICE, timeout=0.06)) as one,
+        ):
+            self.check(one, await one.ask(GET("/")), Fault.CONNECTION_TIMEOUT, 2)
+
+    async def test_plain_http_where_tls_is_wanted_is_a_tls_error(self) -> None:
+        async with (
+            serving_raw(answer(b"", "400 Bad Request"), silence) as plain,
+            asking(Upstream(f"https://127.0.0.1:{plain.port}", retry=TWICE)) as one,
+        ):
+            self.check(one, await one.ask(GET("/")), Fault.TLS_PROTOCOL_ERROR, 1)
+
+    async def test_a_connection_that_ends_in_the_handshake_is_a_fault_of_tls_or_of_the_connection(self) -> None:
+        async with serving_raw(rst) as plain, asking(Upstream(f"https://127.0.0.1:{plain.port}", retry=None)) as one:
+            outcome = await one.ask(GET("/"))
+
+        assert outcome.fault in {Fault.CONNECTION_REFUSED, Fault.CONNECTION_TERMINATED, Fault.TLS_PROTOCOL_ERROR}
+        assert one.notes.sent == 0
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate for 127.0.0.1 and nobody else, signed by itself."""
+    if which("openssl") is None:
+        pytest.skip("the openssl command makes the certificate, and there is none")
+    pem = tmp_path_factory.mktemp("tls") / "self.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=upstream", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", pem, "-out", pem.with_suffix(".crt")],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    pem.write_bytes(pem.read_bytes() + pem.with_suffix(".crt").read_bytes())
+    return pem
+
+
+@pytest.fixture
+def server_tls(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@pytest.fixture
+def trusting(certificate: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=certificate.with_suffix(".crt"))
+
+
+class TestTLS:
+    async def test_a_certificate_signed_by_itself_is_not_trusted(self, server_tls: ssl.SSLContext) -> None:
+        async with serving_raw(tls=server_tls) as server, asking(Upstream(server.url, retry=TWICE)) as one:
+            TestConnecting.check(one, await one.ask(GET("/")), Fault.TLS_CERTIFICATE_ERROR, 1)
+
+    async def test_a_certificate_for_another_name_is_not_trusted(
+        self, server_tls: ssl.SSLContext, trusting: ssl.SSLContext
+    ) -> None:
+        async with (
+            serving_raw(tls=server_tls) as server,
+            asking(Upstream(f"https://localhost:{server.port}", tls=trusting, retry=TWICE)) as one,
+        ):
+            TestConnecting.check(one, await one.ask(GET("/")), Fault.TLS_CERTIFICATE_ERROR, 1)
+
+    async def test_a_trusted_one_is_and_its_connection_is_used_again(
+        self, server_tls: ssl.SSLContext, trusting: ssl.SSLContext
+    ) -> None:
+        async with serving_raw(tls=server_tls) as server, asking(Upstream(server.url, tls=trusting)) as one:
+            server.on("/", answer(b'"safe"'))
+            for _ in range(3):
+                assert (await one.ask(GET("/"))).value == JSON(b'"safe"')
+
+        assert [attempt.conn for attempt in one.notes.attempts][0] == "new"
+        assert "reused" in [attempt.conn for attempt in one.notes.attempts]
+
+    async def test_plain_http_to_a_tls_port_is_a_fault(self, server_tls: ssl.SSLContext) -> None:
+        async with serving_raw(tls=server_tls) as server, asking(Upstream(f"http://127.0.0.1:{server.port}")) as one:
+            outcome = await one.ask(POST("/"))
+
+        assert outcome.fault in {Fault.CONNECTION_TERMINATED, Fault.HTTP_PROTOCOL_ERROR}
+
+
+@pytest.fixture
+def netrc(tmp_path: Path) -> Path:
+    """A file of passwords as some tools read it."""
+    file = tmp_path / "netrc"
+    file.write_text("machine 127.0.0.1 login me password secret")
+    return file
+
+
+class TestCanaries:
+    """What upstreams/wire.py takes for granted of aiohttp, private names included. A release may change any of it."""
+
+    @pytest.mark.parametrize("make", [GET, HEAD, PUT, DELETE, POST])
+    @pytest.mark.parametrize("end", [fin, rst], ids=["fin", "rst"])
+    async def test_a_closed_connection_costs_one_request_on_the_wire(self, raw: Raw, make: Any, end: Step) -> None:
+        raw.on("/warm", answer()).on("/", end)
+        async with asking(Upstream(raw.url, retry=None)) as one:
+            assert (await one.ask(make("/"))).fault is Fault.CONNECTION_TERMINATED
+            assert len(raw.requests) == 1
+
+            await one.ask(GET("/warm"))
+            assert (await one.ask(make("/"))).fault is Fault.CONNECTION_TERMINATED
+            assert [attempt.conn for attempt in one.notes.attempts] == ["new", "new", "reused"]
+        assert len(raw.requests) == 3
+
+    async def test_aiohttp_left_to_itself_would_send_it_twice(self, raw: Raw) -> None:
+        """If this fails, aiohttp's hidden retry is gone, and so may be the switch that turns it off."""
+        raw.on("/", fin)
+        async with aiohttp.ClientSession() as session:
+            assert session._retry_connection is True
+            with pytest.raises(aiohttp.ServerDisconnectedError):
+                await session.get(f"{raw.url}/")
+        assert len(raw.requests) == 2
+        raw.requests.clear()
+
+    async def test_every_private_name_is_there(self) -> None:
+        async with asking(Upstream("http://127.0.0.1")) as one:
+            session = one.client._session
+
+            assert session._retry_connection is False
+            assert session.auto_decompress is False
+            assert session.trust_env is False
+            assert isinstance(session.cookie_jar, aiohttp.DummyCookieJar)
+            assert session._request_class.send is not aiohttp.ClientRequest.send
+            assert type(session.connector)._get is not aiohttp.TCPConnector._get
+            assert isinstance(aiohttp.client_proto.ResponseHandler.should_close, property)
+
+    async def test_an_attempt_says_whether_its_connection_is_new(self, raw: Raw) -> None:
+        raw.on("/", answer()).on("/last", answer(b"{}", "200 OK", "Connection: close"))
+        async with asking(Upstream(raw.url)) as one:
+            for target in ("/", "/", "/last", "/"):
+                await one.ask(GET(target))  # type: ignore[arg-type]
+
+        assert [attempt.conn for attempt in one.notes.attempts] == ["new", "reused", "reused", "new"]
+        assert raw.connections == 2
+
+    async def test_a_connection_goes_back_when_its_error_was_read_to_the_end(self, raw: Raw) -> None:
+        raw.on("/", answer(b"<html>" * 1000, "404 Not Found", "Content-Type: text/html"))
+        async with asking(Upstream(raw.url)) as one:
+            for _ in range(3):
+                await one.ask(GET("/"))
+
+        assert raw.connections == 1
+
+    async def test_cookies_are_not_kept(self, raw: Raw) -> None:
+        raw.on("/", answer(b"{}", "200 OK", "Set-Cookie: sid=1; Path=/", "Set-Cookie: b=2"))
+        async with asking(Upstream(raw.url)) as one:
+            for _ in range(2):
+                await one.ask(GET("/"))
+
+        assert not [request for request in raw.requests if b"cookie" in request.lower()]
+
+    async def test_the_environment_s_proxies_and_passwords_are_not_used(
+        self, raw: Raw, monkeypatch: pytest.MonkeyPatch, netrc: Path
+    ) -> None:
+        monkeypatch.setenv("NETRC", str(netrc))
+        raw.on("/", answer())
+        async with serving_raw() as proxy, asking(Upstream(raw.url)) as one:
+            for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+                monkeypatch.setenv(name, proxy.url)
+            assert (await one.ask(GET("/"))).fault is None
+
+            assert proxy.connections == 0
+        assert b"authorization" not in raw.requests[0].lower()
+
+
+class TestIdleConnections:
+    """An answer belongs to the request it was asked with, or to nobody."""
+
+    async def test_what_comes_unasked_on_an_idle_connection_is_nobody_s_answer(self, raw: Raw) -> None:
+        raw.on("/alice", answer(b'"alice"')).on("/bob", answer(b'"bob"'))
+        async with asking(Upstream(raw.url)) as one:
+            await one.ask(GET("/alice"))
+            raw.push(answer(f'"{CANARY}"'.encode()))
+            outcome = await one.ask(GET("/bob"))
+
+        assert outcome.value == JSON(b'"bob"')
+        assert [attempt.conn for attempt in one.notes.attempts] == ["new", "new"]
+
+    async def test_not_even_when_aiohttp_has_read_it(self, raw: Raw) -> None:
+        raw.on("/alice", answer(b'"alice"')).on("/bob", answer(b'"bob"'))
+        async with asking(Upstream(raw.url)) as one:
+            await one.ask(GET("/alice"))
+            connector = one.client._session.connector
+            assert connector is not None
+            ((idle, _),) = next(iter(connector._conns.values()))
+            raw.push(answer(f'"{CANARY}"'.encode()))
+            while not idle.should_close:
+                await asyncio.sleep(0)
+            outcome = await one.ask(GET("/bob"))
+
+        assert outcome.value == JSON(b'"bob"')
+
+    async def test_one_that_the_upstream_has_closed_is_not_asked(self, raw: Raw) -> None:
+        raw.on("/", answer())
+        async with asking(Upstream(raw.url, retry=None)) as one:
+            await one.ask(POST("/"))
+            for peer in raw.peers:
+                peer.writer.close()
+            outcome = await one.ask(POST("/"))
+
+        assert (outcome.fault, [attempt.conn for attempt in one.notes.attempts]) == (None, ["new", "new"])
+
+
+async def test_random_bytes_for_an_answer_are_always_a_named_fault_or_a_value(raw: Raw) -> None:
+    """Whole answers with some of their bytes changed, dropped or doubled."""
+    whole = [answer(TEXT[:60]), zipped(gzip.compress(TEXT)), CHUNKED + chunked(b"[1,", b"2]") + b"0\r\n\r\n"]
+    for _ in range(150):
+        text = bytearray(random.choice(whole))
+        for _ in range(random.randint(1, 4)):
+            at = random.randrange(len(text))
+            text[at : at + 1] = random.choice([b"", bytes([random.randrange(256)]), text[at : at + 1] * 2])
+        raw.on("*", bytes(text), fin)
+    async with asking(Upstream(raw.url, retry=None, timeout=5.0)) as one:
+        for _ in range(150):
+            outcome = await one.ask(GET("/"))
+            assert outcome.fault is not Fault.PROXY_INTERNAL_ERROR
+            assert (outcome.fault is None) == (outcome.value is not None)
