@@ -109,13 +109,15 @@ def _entries() -> Iterator[_Entry]:
         yield from _entries_in(get_resolver().url_patterns, "", {})
 
 
-def _entries_in(patterns: Iterable[Any], prefix: str, given: Mapping[str, Any]) -> Iterator[_Entry]:
+def _entries_in(
+    patterns: Iterable[URLPattern | URLResolver], prefix: str, given: Mapping[str, Any]
+) -> Iterator[_Entry]:
     for entry in patterns:
         pattern = prefix + str(entry.pattern)
         kwargs = {**given, **_kwargs_of(entry)}
         if isinstance(entry, URLResolver):
             yield from _entries_in(entry.url_patterns, pattern, kwargs)
-        elif isinstance(entry, URLPattern):
+        else:
             yield _Entry(pattern, entry.callback, kwargs)
 
 

@@ -6,7 +6,7 @@ A declared method stays what it looks like: called on an instance it returns its
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 import msgspec
 
@@ -23,21 +23,11 @@ Asked = TypeVar("Asked", bound=Request[Any] | None)
 AskedRows = TypeVar("AskedRows", bound=Request[list[Any]] | None)
 
 
-class _Missing:
-    """Stands where no fallback was given: None is a fallback like any other."""
-
-    def __repr__(self) -> str:
-        return "(none given)"
-
-
-MISSING: Final = _Missing()
-
-
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """What a declaration says beside its request: what happens when there is no value, and who sees the value."""
 
     optional: bool = False
-    fallback: Any = MISSING
+    fallback: Any = msgspec.UNSET
     absent: tuple[int, ...] = ()
     passthrough: tuple[int, ...] = ()
     internal: bool | None = None
@@ -47,7 +37,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def has_fallback(self) -> bool:
         """Whether a fallback value was given."""
-        return self.fallback is not MISSING
+        return self.fallback is not msgspec.UNSET
 
     @property
     def required(self) -> bool:
@@ -135,7 +125,7 @@ def call(
     upstream: str,
     *,
     optional: bool = False,
-    fallback: Any = MISSING,
+    fallback: Any = msgspec.UNSET,
     absent: tuple[int, ...] = (),
     passthrough: tuple[int, ...] = (),
     internal: bool | None = None,
@@ -163,7 +153,7 @@ def batch(
     size: int = 50,
     concurrency: int = 4,
     optional: bool = False,
-    fallback: Any = MISSING,
+    fallback: Any = msgspec.UNSET,
     absent: tuple[int, ...] = (),
     passthrough: tuple[int, ...] = (),
     internal: bool | None = None,
@@ -189,7 +179,7 @@ def each(
     *,
     concurrency: int = 8,
     optional: bool = False,
-    fallback: Any = MISSING,
+    fallback: Any = msgspec.UNSET,
     absent: tuple[int, ...] = (),
     passthrough: tuple[int, ...] = (),
     internal: bool | None = None,
@@ -219,7 +209,7 @@ def part(function: Callable[Concatenate[S, Fan, P], Awaitable[T]], /) -> Part[S,
 def part(
     *,
     optional: bool = False,
-    fallback: Any = MISSING,
+    fallback: Any = msgspec.UNSET,
     internal: bool | None = None,
     after: tuple[str, ...] = (),
     name: str | None = None,
@@ -229,7 +219,7 @@ def part(
     /,
     *,
     optional: bool = False,
-    fallback: Any = MISSING,
+    fallback: Any = msgspec.UNSET,
     internal: bool | None = None,
     after: tuple[str, ...] = (),
     name: str | None = None,

@@ -14,17 +14,18 @@ from gateway.tasks import reap
 from upstreams import JSON, Call, Deadline, Decoder, Fault, Inbound, Outcome, Request, Sender
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Pending(Generic[T]):
+class Pending(Generic[T_co]):
     """A call under way; `await` it, once or often, for its value."""
 
-    def __init__(self, call: Call, task: asyncio.Task[T]) -> None:
+    def __init__(self, call: Call, task: asyncio.Task[T_co]) -> None:
         self.call = call
         self.task = task
         self._told = False
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[Any, None, T_co]:
         """Wait for the value; raises CallFailed when a required call has none."""
         yield from asyncio.wait([self.task]).__await__()
         if self.task.cancelled():

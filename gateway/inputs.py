@@ -67,6 +67,8 @@ def _body(request: HttpRequest, type_: Any, max_body: int) -> Any:
         raise Problem(415, detail="the body must be application/json")
     if (request.content_params or {}).get("charset", "utf-8").lower() not in _UTF8:
         raise Problem(415, detail="the body must be in UTF-8")
+    if request.META.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
+        raise Problem(415, detail="the body must not be compressed")
     content = request.body
     if len(content) > max_body:
         raise _too_large(max_body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -55,4 +56,9 @@ def refuse_faults() -> None:
     """Run the gateway's system checks, which no server does by itself; raises ImproperlyConfigured for errors."""
     faults = [message for message in checks.run_checks(tags=["gateway"]) if message.level >= checks.ERROR]
     if faults:
-        raise ImproperlyConfigured("the gateway cannot start:\n" + "\n".join(f"  {fault}" for fault in faults))
+        raise ImproperlyConfigured("the gateway cannot start:\n" + "\n".join(map(_sentence, faults)))
+
+
+def _sentence(fault: checks.CheckMessage) -> str:
+    """Say what is wrong and how to mend it, indented."""
+    return textwrap.indent(f"{fault.id}: {fault.msg}\n{fault.hint or ''}".rstrip(), "  ")

@@ -14,7 +14,7 @@ from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
-from gateway.annotations import accepts, admits, describe, is_union, with_none, without_none
+from gateway.annotations import accepts, admits, describe, is_union, plain, with_none, without_none
 from gateway.answer import Answer
 from gateway.declare import Declared, Joined, Policy, declared_in
 from gateway.signature import (
@@ -101,8 +101,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def streamable(self) -> bool:
         """Whether frames can be sent before the status is known: not when `merge` decides on status and headers."""
-        members = get_args(self.merged) if is_union(self.merged) else (self.merged,)
-        return all(Answer not in {member, get_origin(member)} for member in members)
+        merged = plain(self.merged)
+        members = get_args(merged) if is_union(merged) else (merged,)
+        return all((get_origin(member) or member) is not Answer for member in map(plain, members))
 
     def public(self) -> tuple[str, ...]:
         """Name the calls that stand in the answer."""

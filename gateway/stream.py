@@ -88,7 +88,7 @@ class _Frames:
                     size += len(frame)
                     yield frame
         except (asyncio.CancelledError, GeneratorExit):
-            self._visit.abandon()
+            self._visit.abandon(size)
             raise
         self._visit.finish(self._status, size)
 

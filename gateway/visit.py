@@ -61,10 +61,10 @@ class Visit:
         outcome = _outcome(status, complete=self.fields.get("complete", True))
         self._log(outcome, {"http.response.status_code": status, "bytes_out": size})
 
-    def abandon(self) -> None:
-        """Log the wide line of a request whose client left."""
+    def abandon(self, size: int = 0) -> None:
+        """Log the wide line of a request whose client left, after `size` bytes of a stream."""
         events.client_disconnected()
-        self._log("disconnected", {"http.response.status_code": None, "bytes_out": 0})
+        self._log("disconnected", {"http.response.status_code": None, "bytes_out": size})
 
     def _log(self, outcome: str, fields: Mapping[str, Any]) -> None:
         duration = round((time.perf_counter() - self.inbound.started) * 1000, 3)

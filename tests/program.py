@@ -9,10 +9,12 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from io import StringIO
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
+from django.core.management import CommandError, call_command
 
 ROOT: Final = Path(__file__).parent.parent
 PATIENCE: Final = 60.0
@@ -59,12 +61,13 @@ class Program:
         self.process = process
         self.out: list[str] = []
         self.err: list[str] = []
+        self._ended = 0
         self._more = asyncio.Condition()
         self._reading = [asyncio.create_task(self._read(process.stdout, self.out)),
                          asyncio.create_task(self._read(process.stderr, self.err))]  # fmt: skip
 
     async def says(self, pattern: str, times: int = 1) -> re.Match[str]:
-        """Wait until that many lines of its standard output match; returns the last of them."""
+        """Wait until that many of its lines match; returns the last of them."""
         async with asyncio.timeout(PATIENCE), self._more:
             await self._more.wait_for(lambda: len(self._said(pattern)) >= times or self._silent())
         found = self._said(pattern)
@@ -95,10 +98,10 @@ class Program:
         return [line for line in lines if line["event"] == name]
 
     def _said(self, pattern: str) -> list[re.Match[str]]:
-        return [found for line in self.out if (found := re.search(pattern, line))]
+        return [found for line in (*self.out, *self.err) if (found := re.search(pattern, line))]
 
     def _silent(self) -> bool:
-        return all(reading.done() for reading in self._reading)
+        return self._ended == len(self._reading)
 
     async def _read(self, stream: asyncio.StreamReader | None, lines: list[str]) -> None:
         assert stream is not None
@@ -106,10 +109,8 @@ class Program:
             async with self._more:
                 lines.append(line.decode().rstrip("\n"))
                 self._more.notify_all()
-        asyncio.get_running_loop().call_soon(lambda: asyncio.create_task(self._notify()))
-
-    async def _notify(self) -> None:
         async with self._more:
+            self._ended += 1
             self._more.notify_all()
 
 
@@ -142,3 +143,17 @@ async def program(*arguments: str, environment: Mapping[str, str]) -> AsyncItera
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await running.ends()
+
+
+def ran(*arguments: str, **options: Any) -> Ended:
+    """Run a command to its end in this process."""
+    out, err = StringIO(), StringIO()
+    code: Any = 0
+    try:
+        call_command(*arguments, stdout=out, stderr=err, **options)
+    except CommandError as error:
+        code = error.returncode
+        err.write(f"CommandError: {error}")
+    except SystemExit as exit_:
+        code = exit_.code
+    return Ended(code, out.getvalue(), err.getvalue())

@@ -16,7 +16,7 @@ from gateway import AggregateView, Fan, batch, call, fan_out, part
 from tests.logs import CANARY, Log
 from tests.serving import asking, gateway
 from tests.tap import Held, Script, Tap, Wire, answer, tapping, written
-from upstreams import GET, JSON, POST, Request, Retry, Upstream
+from upstreams import FOLLOW, GET, JSON, POST, Request, Retry, Upstream
 
 
 class Fails(NamedTuple):
@@ -125,25 +125,33 @@ async def test_a_call_that_succeeds_in_the_end_counts_what_it_took(log: Log) -> 
 
 async def test_what_was_not_begun_is_no_attempt(log: Log) -> None:
     class Barred(AggregateView):
-        deadline = 0.3
+        deadline = 0.2
 
-        @call("service")
+        @call("service", optional=True)
         def first(self) -> Request[JSON]:
-            return GET("/first")
+            return POST("/first")
 
         @call("service", optional=True)
         def second(self) -> Request[JSON]:
             return GET("/second")
 
+        @call("service", optional=True)
+        def third(self) -> Request[JSON]:
+            return FOLLOW("https://elsewhere.example/")
+
     async with tapping() as tap:
-        tap.on("/first", lambda wire: None)
-        upstream = Upstream(tap.url, timeout=0.05, retry=None, max_concurrency=1)
-        with asking([path("it", Barred.as_view())], {"service": upstream}) as client:
-            response = await client.get("/it")
+        tap.on("/first", held := Held(answer({})))
+        async with gateway([path("it", Barred.as_view())], {"service": Upstream(tap.url, max_concurrency=1)}) as base:
+            async with aiohttp.ClientSession() as client, client.get(f"{base}/it") as response:
+                errors = (await response.json())["errors"]
+            held.release(await held.arrive())
         await tap.drained()
         assert tap.begun == log.sent() == len(log.events("attempt.finished")) == 1
-    errors = response.json()["errors"]
-    assert (errors["first"]["error"], errors["first"]["attempts"]) == ("http_response_timeout", 1)
+    assert {name: (failure["error"], failure["attempts"]) for name, failure in errors.items()} == {
+        "first": ("deadline_exceeded", 1),
+        "second": ("connection_limit_reached", 0),
+        "third": ("http_request_denied", 0),
+    }
     assert [event["attempts"] for event in log.events("request.finished")] == [1]
 
 

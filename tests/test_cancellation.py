@@ -427,17 +427,18 @@ async def test_a_write_that_no_page_waits_for_any_more_ends_by_its_own_timeout()
 
 async def test_a_fleet_whose_closing_is_cancelled_closes_its_connections_all_the_same() -> None:
     async with tapped(["ledger"], held := Held(answer({"id": 1}))) as taps:
-        tally = Tally()
+        tally, closing = Tally(), asyncio.Event()
 
         async def worker() -> None:
             async with open_fleet({"ledger": Upstream(taps["ledger"].url, timeout=30.0)}, tally) as fleet:
                 run = Upstreams(fleet, tally).run(Write(), user_id=7)
                 await held.arrive()
                 run.cancel()
+                closing.set()
 
         before = asyncio.all_tasks()
         working = asyncio.create_task(worker())
-        await until(lambda: any("close" in _frames(task) for task in asyncio.all_tasks()))
+        await closing.wait()
         working.cancel()
         with pytest.raises(asyncio.CancelledError):
             await working

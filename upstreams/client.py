@@ -18,7 +18,7 @@ from upstreams.fault import Fault
 from upstreams.inbound import Inbound, new_span_id
 from upstreams.journal import Journal
 from upstreams.outcome import Attempt, Outcome
-from upstreams.request import Request
+from upstreams.request import Request, header_value
 from upstreams.retry import retry, retry_after, worth_retrying
 from upstreams.upstream import Upstream
 from upstreams.values import Decoder, Unreadable
@@ -209,7 +209,7 @@ class Client:
         headers = self._headers.copy()
         for name in self._forward:
             if name in inbound.headers:
-                headers[name] = inbound.headers[name]
+                headers[name] = header_value(name, inbound.headers[name])
         if request.body is not None:
             headers["content-type"] = request.body.type
         if request.headers:

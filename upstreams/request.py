@@ -206,6 +206,18 @@ def placeholders(path: str) -> tuple[str, ...]:
     return tuple(_PLACEHOLDER.findall(path))
 
 
+def header_value(name: str, value: object) -> str:
+    """Return a header's value as it is, or raise InvalidParameter for what no header can hold."""
+    if not isinstance(value, str):
+        message = f"header {name!r} must be text, not {type(value).__name__}"
+        raise TypeError(message)
+    if _CONTROL.search(value.replace("\t", " ")):
+        raise InvalidParameter(name, value, "holds a control character")
+    if not _is_unicode(value):
+        raise InvalidParameter(name, value, "is not text that UTF-8 can carry")
+    return value
+
+
 @lru_cache(maxsize=4096)
 def _parts(path: str) -> tuple[tuple[str, str], ...]:
     """Split a template into (literal, name) pairs, the last name empty; refuses a wrong template once, at first use."""
@@ -312,7 +324,7 @@ def _plain(name: str, value: object) -> str:  # noqa: PLR0911 - one line a type
 def _headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
     if not headers:
         return {}
-    return {_header_name(name): _header_value(name, value) for name, value in headers.items()}
+    return {_header_name(name): header_value(name, value) for name, value in headers.items()}
 
 
 def _header_name(name: str) -> str:
@@ -325,24 +337,13 @@ def _header_name(name: str) -> str:
     return name.lower()
 
 
-def _header_value(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        message = f"header {name!r} must be text, not {type(value).__name__}"
-        raise TypeError(message)
-    if _CONTROL.search(value.replace("\t", " ")):
-        raise InvalidParameter(name, value, "holds a control character")
-    if not _is_unicode(value):
-        raise InvalidParameter(name, value, "is not text that UTF-8 can carry")
-    return value
-
-
 def _body(json: Any, form: Mapping[str, Any] | None, content: tuple[bytes, str] | None) -> Body | None:
     if sum(part is not None for part in (json, form, content)) > 1:
         message = "a request has one body: json, form or content"
         raise TypeError(message)
     if content is not None:
         data, media_type = content
-        return Body(data, _header_value("content", media_type))
+        return Body(data, header_value("content", media_type))
     if form is not None:
         return Body(_form(form.items()), "application/x-www-form-urlencoded")
     if json is not None:

@@ -19,6 +19,7 @@ from yarl import URL
 
 from upstreams.fault import Fault
 from upstreams.inflate import CODINGS, BodyIncomplete, BodyTooLarge, CodingError, Inflater
+from upstreams.request import InvalidParameter
 from upstreams.upstream import Upstream
 from upstreams.values import Unreadable
 
@@ -222,6 +223,7 @@ _FAULTS: Final[tuple[tuple[type[BaseException], Fault], ...]] = (
     (BodyIncomplete, Fault.HTTP_RESPONSE_INCOMPLETE),
     (ProtocolError, Fault.HTTP_PROTOCOL_ERROR),
     (aiohttp.InvalidURL, Fault.HTTP_REQUEST_DENIED),
+    (InvalidParameter, Fault.HTTP_REQUEST_DENIED),
     (OSError, Fault.CONNECTION_TERMINATED),
 )
 

@@ -25,7 +25,7 @@ from gateway.log.writer import Queue, Sink
 
 __all__ = ["configure", "holding", "writer"]
 
-_STEPS: Final = frozenset({"all", "problems"})
+_STEPS: Final = ("all", "problems")
 _OPTIONS: Final = frozenset({"level", "dir", "steps"})
 #: Loggers to which Django or uvicorn give handlers of their own.
 _HANDLED_ELSEWHERE: Final = ("django", "django.server", "uvicorn", "uvicorn.error")
@@ -53,7 +53,7 @@ def _checked(options: Mapping[str, Any]) -> tuple[str, str, Path | None]:
     level, steps, directory = options.get("level", "info"), options.get("steps", "all"), options.get("dir")
     if unknown := options.keys() - _OPTIONS:
         raise ImproperlyConfigured(f"LOGGING takes level, steps and dir, not {', '.join(sorted(unknown))}")
-    if level not in LEVELS:
+    if level not in tuple(LEVELS):
         raise ImproperlyConfigured(f"LOGGING['level'] must be one of {', '.join(LEVELS)}, not {level!r}")
     if steps not in _STEPS:
         raise ImproperlyConfigured(f"LOGGING['steps'] must be all or problems, not {steps!r}")
@@ -99,10 +99,14 @@ def _route_standard_library(level: int) -> None:
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, Records)]:
         root.removeHandler(handler)
-    root.addHandler(Records(level))
+    root.addHandler(Records())
     root.setLevel(level)
     for name in _HANDLED_ELSEWHERE:
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     logging.getLogger("uvicorn.access").disabled = True
     logging.captureWarnings(capture=True)
+
+
+# Where a project has logging of its own, the catalogue's events go to standard output all the same.
+writer.use(_sinks(None))

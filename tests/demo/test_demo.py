@@ -28,6 +28,7 @@ import pytest
 from demo.__main__ import address, process, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text()
 PATIENCE = 60.0
 CTRL_C = b"\x03"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -194,7 +195,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         terminal.process.terminate()  # as another program would end it; what Ctrl-C does is a test of its own
         code, shown = terminal.end()
         assert (code, terminal.is_empty()) == (0, True)
-        assert "Traceback" not in shown
+        assert ("gateway.stopped" in shown, "Traceback" in shown) == (True, False)
 
 
 class TestWelcome:
@@ -235,6 +236,12 @@ class TestPrintedLine:
                 "retryable": True,
             }
         }
+
+    def test_gets_what_the_readme_shows(self, demo: Demo) -> None:
+        merged, missing = map(json.loads, re.findall("^```json\n(.*?)^```$", README, re.MULTILINE | re.DOTALL))
+
+        assert curl(demo.merged).json == merged
+        assert {name: value for name, value in curl(demo.partial).json.items() if name != "data"} == missing
 
     def test_gets_the_failed_page_as_a_problem(self, demo: Demo) -> None:
         answer = curl(demo.failed)
@@ -336,7 +343,7 @@ class TestEnd:
             code, shown = terminal.end()
 
             assert (code, terminal.is_empty()) == (0, True)
-        assert "Traceback" not in shown
+        assert ("gateway.stopped" in shown, "Traceback" in shown) == (True, False)
         assert asking.result().headers["content-type"] == "application/problem+json"
 
     def test_a_gateway_that_ends_by_itself_is_told_and_stops_everything(self, tmp_path: Path) -> None:

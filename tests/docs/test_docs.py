@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import subprocess
+import sys
 import textwrap
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import call_command, get_commands
 from django.urls import resolve
 from django.utils.datastructures import MultiValueDict
 
+import demo.urls
+from demo.__main__ import SERVICES
 from gateway import page_test
 from tests.docs.examples import (
     AccountPage,
@@ -25,10 +32,13 @@ from tests.docs.examples import (
     StockPage,
     WishesPage,
 )
-from upstreams import DELETE, FOLLOW, GET, POST, PUT, Fault, Reply, Request
+from tests.serving import project
+from upstreams import DELETE, FOLLOW, GET, POST, PUT, Fault, Reply, Request, Upstream
 
 ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text()
 PAGES = (ROOT / "docs" / "pages.md").read_text()
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md"), ROOT / "demo/data/README.md"]
 #: Where what the documents show is run: by the tests here, or by those of the demo.
 RUN = [ROOT / name for name in ("demo/pages.py", "demo/types.py", "tests/docs/examples.py", "tests/demo/test_pages.py")]
 
@@ -43,8 +53,10 @@ def code_in(text: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("block", code_in(PAGES), ids=lambda block: block.strip().partition("\n")[0])
-def test_a_block_of_the_guide_is_code_that_a_test_runs(block: str) -> None:
+@pytest.mark.parametrize(
+    "block", dict.fromkeys([code_in(README)[0], *code_in(PAGES)]), ids=lambda block: block.strip().partition("\n")[0]
+)
+def test_code_that_is_shown_is_code_that_a_test_runs(block: str) -> None:
     code = textwrap.dedent(block)
 
     assert any(textwrap.indent(code, " " * depth) in file.read_text() for file in RUN for depth in (0, 4))
@@ -55,6 +67,78 @@ def test_a_request_of_the_guide_s_table_becomes_what_it_says(given: str, target:
     params: dict[str, Any] = eval(f"dict({given})")
 
     assert GET("/users/{id}", **{"id": 7, **params}).target == target
+
+
+def test_every_link_leads_somewhere() -> None:
+    broken = [
+        (document.name, link)
+        for document in DOCUMENTS
+        for link in re.findall(r"\]\((?!https?:)([^)]+)\)", document.read_text())
+        if not leads_somewhere(document, link)
+    ]
+
+    assert broken == []
+
+
+def leads_somewhere(document: Path, link: str) -> bool:
+    name, _, heading = link.partition("#")
+    target = document.parent / name if name else document
+    if not heading:
+        return target.exists()
+    return heading in {
+        re.sub(r"[^a-z0-9 -]", "", line.lower()).strip().replace(" ", "-")
+        for line in re.findall("^#+ (.*)$", target.read_text(), re.MULTILINE)
+    }
+
+
+def test_the_readme_shows_a_plan_as_the_command_prints_it() -> None:
+    shown = README.partition("$ python manage.py plan OrdersPage\n")[2].partition("```")[0]
+    printed = io.StringIO()
+    upstreams = {name: Upstream("http://127.0.0.1:9") for name in SERVICES}
+
+    with project(demo.urls.urlpatterns, upstreams):
+        call_command("plan", "OrdersPage", stdout=printed, skip_checks=True)
+
+    assert printed.getvalue().startswith(shown)
+
+
+def test_the_readme_names_every_command_there_is() -> None:
+    named = set(re.findall(r"^\| `(\w+).*` \|", README, re.MULTILINE))
+
+    assert named - {"manage", "check"} == {name for name, app in get_commands().items() if app == "gateway"}
+
+
+USE = """
+import django
+from django.core.management import call_command, get_commands
+django.setup()
+call_command("check")
+call_command("plan", "HomePage")
+print(get_commands()["runserver"])
+"""
+
+
+def test_a_project_of_django_s_own_making_becomes_a_gateway_by_what_the_readme_says(tmp_path: Path) -> None:
+    settings, urls = code_in(README)[1:]
+    call_command("startproject", "shop", tmp_path)
+    for name, text in (("shop/settings.py", settings), ("shop/urls.py", urls)):
+        with (tmp_path / name).open("a") as file:
+            file.write(text)
+    (tmp_path / "pages.py").write_text("from demo.pages import HomePage as HomePage")
+
+    ran = subprocess.run(
+        [sys.executable, "-c", USE],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "shop.settings"},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+
+    no_issues, plan, *_, runserver = ran.stdout.splitlines()
+    assert no_issues.startswith("System check identified no issues")
+    assert plan.startswith("HomePage  GET, HEAD /home/<int:user_id>")
+    assert runserver == "gateway"
 
 
 class TestAccount:

@@ -97,6 +97,11 @@ def test_a_project_in_which_all_fits_has_nothing_to_be_told() -> None:
     )
 
 
+def test_a_project_without_urls_has_nothing_to_be_told() -> None:
+    with override_settings(ROOT_URLCONF=None, UPSTREAMS={}):
+        assert run_checks(tags=["gateway"]) == []
+
+
 def test_a_table_of_upstreams_that_cannot_be_used_is_told_and_nothing_else() -> None:
     (told,) = check(path("users/<name>", UserPage.as_view()), table={"users": Upstream("ftp://users")}, deploy=True)
     assert told == (

@@ -147,6 +147,12 @@ REFUSED = {
         ORDERS + "def merge(self, orders: list[User]) -> None: ...",
         "merge: parameter 'orders' is list[User], but the call 'orders' gives list[Order]",
     ),
+    "a parameter of the keys of another type than the call's": (
+        ORDERS
+        + '@each("catalog")\ndef products(self, id: int) -> Request[Product]: ...\n'
+        + "@products.keys\ndef ids(self, orders: list[User]) -> list[int]: ...",
+        "ids: parameter 'orders' is list[User], but the call 'orders' gives list[Order]",
+    ),
     "a parameter of another type than the call's, which may be None too": (
         MAYBE + '@call("orders")\ndef orders(self, user: Order) -> Request[list[Order]]: ...',
         "orders: parameter 'user' is Order, but the call 'user' gives User | None",

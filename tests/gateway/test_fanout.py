@@ -23,6 +23,7 @@ from tests.conftest import StartStub
 from tests.logs import CANARY, Log
 from tests.serving import asking, gateway
 from tests.stub import Answered, Barrier, Gate, Received
+from tests.tap import tapping
 from upstreams import GET, JSON, Fault, Request, Upstream
 
 
@@ -310,7 +311,7 @@ def page_of(graph: Mapping[str, Drawn]) -> type[AggregateView]:
 
 
 def _declared(name: str, drawn: Drawn) -> Any:
-    def method(self: AggregateView, **values: Item | None) -> Request[Item] | None:
+    def method(self: AggregateView, /, **values: Item | None) -> Request[Item] | None:
         return None if drawn.comes == "declined" else GET("/", n=[value.n for value in values.values() if value])
 
     parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
@@ -319,8 +320,8 @@ def _declared(name: str, drawn: Drawn) -> Any:
     method.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     method.__annotations__ = {need: Item | None if dispensable else Item for need, dispensable in drawn.needs.items()}
     method.__annotations__["return"] = Request[Item] | None if drawn.comes == "declined" else Request[Item]
-    absent = {"absent": (404,)} if drawn.comes == "absent" else {}
-    return call("all", **POLICIES[drawn.policy], **absent)(method)
+    policy = POLICIES[drawn.policy] | ({"absent": (404,)} if drawn.comes == "absent" else {})
+    return call("all", **policy)(method)
 
 
 def answers_to(graph: Mapping[str, Drawn]) -> dict[str, Any]:
@@ -582,10 +583,31 @@ async def test_a_status_passes_through_where_the_call_says_so_or_the_upstream_of
     assert answer.status_code == page_says
     assert answer.json()["errors"]["named"]["status"] == upstream_says
     assert answer["X-Complete"] == "false"
-    assert CANARY not in answer.serialize().decode()
+    assert CANARY not in f"{answer.headers} {answer.content.decode()}"
     if page_says != 200:
         assert answer["Content-Type"] == "application/problem+json"
         assert answer.json()["status"] == page_says
+
+
+class PassingInside(AggregateView):
+    @part
+    async def named(self, fan: Fan) -> JSON | None:
+        return await fan.call("plain", GET("/named"), optional=True, passthrough=(404,))
+
+
+@pytest.mark.parametrize(("page", "status"), [(Passing, 504), (PassingOptional, 200), (PassingInside, 200)])
+async def test_a_status_does_not_pass_through_when_that_is_not_what_failed(
+    page: type[AggregateView], status: int
+) -> None:
+    async with tapping() as server:
+        server.on("/named", lambda wire: wire.write(b"HTTP/1.1 404 Never\r\nContent-Length: 9\r\n\r\nended"))
+        upstream = Upstream(server.url, timeout=0.1, retry=None)
+        with asking([path("page", page.as_view())], {"plain": upstream}) as client:
+            answer = await client.get("/page")
+
+    errors = {(error["error"], error["status"]) for error in answer.json()["errors"].values()}
+    assert errors == {("http_response_timeout", 404)}
+    assert answer.status_code == status
 
 
 async def test_a_busy_upstreams_wait_is_passed_on_from_calls_and_parts(stub: StartStub) -> None:
@@ -636,7 +658,7 @@ class Sibling(AggregateView):
     """Its subclasses raise `error` in one place each, once the call held by its upstream is under way."""
 
     deadline = 60.0
-    error: ClassVar[Callable[[], BaseException]]
+    error: ClassVar[Any]
 
     @call("all", optional=True)
     def held(self) -> Request[Item]:
@@ -693,7 +715,7 @@ async def test_what_an_author_raises_is_the_pages_problem_and_its_siblings_are_r
         return {"n": 1}
 
     server.on("/trigger", trigger).on("/held", held).on("/rows", [{"id": 1}])
-    page = type("Raising", (place,), {"error": staticmethod(raised.error)})
+    page: Any = type("Raising", (place,), {"error": staticmethod(raised.error)})
     with asking([path("page", page.as_view())], {"all": Upstream(server.url, timeout=SLOW)}) as client:
         answer = await client.get("/page")
 
@@ -863,7 +885,7 @@ class Named(msgspec.Struct):
     name: str
 
 
-class FromUpstream(AggregateView):
+class Befriended(AggregateView):
     """The upstream gives what the client gave to another call: still the upstream's."""
 
     @call("all")
@@ -871,21 +893,23 @@ class FromUpstream(AggregateView):
         return GET("/user")
 
     @call("all")
-    def friends(self, user: Named) -> Request[Item]:
-        return GET("/friends/{name}", name=user.name)
-
-    @call("all")
     def listing(self, query: Sorting) -> Request[Item]:
         return GET("/listing", by=query.sort_by)
 
 
-class FromUpstreamOptional(FromUpstream):
+class FromUpstream(Befriended):
+    @call("all")
+    def friends(self, user: Named) -> Request[Item]:
+        return GET("/friends/{name}", name=user.name)
+
+
+class FromUpstreamOptional(Befriended):
     @call("all", optional=True)
     def friends(self, user: Named) -> Request[Item]:
         return GET("/friends/{name}", name=user.name)
 
 
-class FromUpstreamEach(FromUpstream):
+class FromUpstreamEach(Befriended):
     @each("all", optional=True)
     def friends(self, name: str) -> Request[Item]:
         return GET("/friends/{name}", name=name)
@@ -895,7 +919,7 @@ class FromUpstreamEach(FromUpstream):
         return ["ok", user.name]
 
 
-class FromUpstreamPart(FromUpstream):
+class FromUpstreamPart(Befriended):
     @part(optional=True)
     async def friends(self, fan: Fan, user: Named) -> JSON:
         return await fan.call("all", GET("/friends/{name}", name=user.name))

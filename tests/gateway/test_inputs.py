@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import enum
+import gzip
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal
@@ -291,6 +292,13 @@ class TestBody:
     )
     def test_of_another_kind_is_a_415(self, kind: str) -> None:
         assert problem(OrderPage, body=b'{"customer": 7, "orderLines": []}', kind=kind).status == 415
+
+    def test_compressed_is_a_415(self) -> None:
+        headers = {"Content-Encoding": "gzip"}
+        with project([path("", OrderPage.as_view())], {}):
+            answer = Client().generic("POST", "/", gzip.compress(b"{}"), "application/json", headers=headers)
+
+        assert answer.status_code == 415
 
     async def test_nested_100_000_deep_is_a_400(self, stub: StartStub, client: aiohttp.ClientSession) -> None:
         server = await stub("all")

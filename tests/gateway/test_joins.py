@@ -30,28 +30,31 @@ class Product(msgspec.Struct):
     name: str = ""
 
 
-class OrderPage(AggregateView):
+class Orders(AggregateView):
     deadline = 60.0
 
     @call("shop", internal=True)
     def orders(self) -> Request[list[Order]]:
         return GET("/orders")
 
-    @batch("shop", key="id", size=7, concurrency=3)
-    def products(self, ids: list[int]) -> Request[list[Product]]:
-        return GET("/products", id=ids)
-
-    @products.keys
     def product_ids(self, orders: list[Order]) -> Iterable[int]:
         return (order.product for order in orders)
 
 
-class OptionalOrderPage(OrderPage):
+class OrderPage(Orders):
+    @batch("shop", key="id", size=7, concurrency=3)
+    def products(self, ids: list[int]) -> Request[list[Product]]:
+        return GET("/products", id=ids)
+
+    products.keys(Orders.product_ids)
+
+
+class OptionalOrderPage(Orders):
     @batch("shop", key="id", size=2, concurrency=1, optional=True)
     def products(self, ids: list[int]) -> Request[list[Product]]:
         return GET("/products", id=ids)
 
-    products.keys(OrderPage.product_ids)
+    products.keys(Orders.product_ids)
 
 
 class Shop:
@@ -111,12 +114,12 @@ async def test_200_orders_over_60_products_ask_for_each_product_once_in_few_call
 
 @pytest.mark.parametrize("size", [1, 2, 59, 60, 61])
 async def test_a_chunk_holds_as_many_keys_as_it_may(stub: StartStub, size: int) -> None:
-    class Page(OrderPage):
+    class Page(Orders):
         @batch("shop", key="id", size=size, concurrency=4)
         def products(self, ids: list[int]) -> Request[list[Product]]:
             return GET("/products", id=ids)
 
-        products.keys(OrderPage.product_ids)
+        products.keys(Orders.product_ids)
 
     shop = Shop()
     server = await stub("shop")
@@ -129,12 +132,12 @@ async def test_a_chunk_holds_as_many_keys_as_it_may(stub: StartStub, size: int) 
     assert len(answer.json()["data"]["products"]) == 60
 
 
-class EachPage(OrderPage):
+class EachPage(Orders):
     @each("shop", concurrency=4)
     def products(self, key: int) -> Request[Product]:
         return GET("/products/{key}", key=key)
 
-    products.keys(OrderPage.product_ids)
+    products.keys(Orders.product_ids)
 
 
 async def test_each_asks_once_for_every_distinct_key_so_many_at_a_time(stub: StartStub) -> None:
@@ -212,12 +215,12 @@ async def test_an_optional_join_loses_only_the_keys_of_its_failed_chunks(stub: S
     }
 
 
-class FallbackPage(OrderPage):
+class FallbackPage(Orders):
     @batch("shop", key="id", size=2, fallback={0: {"id": 0, "name": "any"}})
     def products(self, ids: list[int]) -> Request[list[Product]]:
         return GET("/products", id=ids)
 
-    products.keys(OrderPage.product_ids)
+    products.keys(Orders.product_ids)
 
 
 @pytest.mark.parametrize(

@@ -171,11 +171,14 @@ class TestMethods:
 
     async def test_head_is_get_without_its_body(self, stub: StartStub, client: aiohttp.ClientSession) -> None:
         server = (await stub("all")).on("/cart", {"lines": [1, 2]})
-        async with gateway([path("", Cart.as_view())], {"all": server}) as base:
-            async with client.get(base) as whole, client.head(base) as answer:
-                assert (answer.status, await answer.read()) == (200, b"")
-                for name in ("Content-Type", "Content-Length", "X-Complete"):
-                    assert answer.headers[name] == whole.headers[name]
+        async with (
+            gateway([path("", Cart.as_view())], {"all": server}) as base,
+            client.get(base) as whole,
+            client.head(base) as answer,
+        ):
+            assert (answer.status, await answer.read()) == (200, b"")
+            for name in ("Content-Type", "Content-Length", "X-Complete"):
+                assert answer.headers[name] == whole.headers[name]
 
         assert [asked.method for asked in server.received] == ["GET", "GET"]
 
@@ -192,7 +195,7 @@ class TestMethods:
             {"GET": object},
             {"GET": None},
         ],
-        ids=str,
+        ids=["a POST page", "a GET page", "lower case", "a PUT page", "OPTIONS", "a view", "an object", "a class", "None"],
     )
     def test_a_page_cannot_be_given_a_method_it_does_not_answer(self, views: dict[str, Any]) -> None:
         with pytest.raises(TypeError, match=rf"by_method\({next(iter(views))}=...\) takes a page that answers"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -228,7 +228,7 @@ async def test_a_part_that_does_without_a_call_has_its_value_in_an_answer_that_i
 class Unawaited(AggregateView):
     @part(optional=True)
     async def feed(self, fan: Fan) -> int:
-        fan.call("posts", GET("/posts"))
+        _unawaited = fan.call("posts", GET("/posts"))
         return await fan.call("posts", GET("/after"), int)
 
 
@@ -355,7 +355,7 @@ class Leaving(AggregateView):
 
     @part
     async def feed(self, fan: Fan) -> int:
-        fan.call("posts", GET("/held"))
+        _left = fan.call("posts", GET("/held"))
         return await fan.call("posts", GET("/quick"), int)
 
 
@@ -379,7 +379,7 @@ async def test_what_a_part_leaves_under_way_is_cancelled_when_it_ends(stub: Star
 class Failing(AggregateView):
     deadline = 60.0
     let_go: asyncio.Event
-    cleaned_up: list[str]
+    cleaned_up: ClassVar[list[str]]
 
     @call("posts")
     def doomed(self) -> Request[JSON]:
@@ -407,7 +407,7 @@ class Stubborn(Failing):
             except RuntimeError as error:
                 self.cleaned_up.append(str(error))
         try:
-            fan.call("posts", GET("/too-late"))
+            await fan.call("posts", GET("/too-late"))
         except RuntimeError as error:
             self.cleaned_up.append(str(error))
 
@@ -427,13 +427,16 @@ async def test_a_siblings_failure_cancels_a_part_and_its_calls_and_waits_for_it_
 ) -> None:
     server = await stub("posts")
     failing_beside_held(server)
-    page = type("Page", (Obedient,), {"cleaned_up": (cleaned_up := [])})
+
+    class Page(Obedient):
+        cleaned_up: ClassVar[list[str]] = []
+
     upstream = Upstream(server.url, timeout=SLOW, retry=None)
-    with asking([path("page", page.as_view())], {"posts": upstream}) as client:
+    with asking([path("page", Page.as_view())], {"posts": upstream}) as client:
         answer = await client.get("/page")
 
     assert answer.status_code == 502
-    assert cleaned_up == ["feed"]
+    assert Page.cleaned_up == ["feed"]
     assert {event["call"]: event["outcome"] for event in log.events("call.finished")} == {
         "doomed": "failed",
         "feed": "cancelled",
@@ -446,19 +449,22 @@ async def test_a_part_that_swallows_its_cancellation_is_named_in_the_log_and_mak
 ) -> None:
     server = await stub("posts")
     failing_beside_held(server)
-    let_go, cleaned_up = asyncio.Event(), []
-    page = type("Page", (Stubborn,), {"let_go": let_go, "cleaned_up": cleaned_up})
+
+    class Page(Stubborn):
+        let_go = asyncio.Event()
+        cleaned_up: ClassVar[list[str]] = []
+
     upstream = Upstream(server.url, timeout=SLOW, retry=None)
-    with asking([path("page", page.as_view())], {"posts": upstream}) as client:
+    with asking([path("page", Page.as_view())], {"posts": upstream}) as client:
         answer = await client.get("/page")
-    let_go.set()
+    Page.let_go.set()
     await _no_other_tasks()
 
     assert answer.status_code == 502
     assert [event["message"] for event in log.events("log.recorded")] == [
         "part feed resists cancellation and is left to itself"
     ]
-    assert cleaned_up == [
+    assert Page.cleaned_up == [
         "refused",
         "feed.posts was cancelled at the end of its fan's block: await it inside",
         "feed.posts-2 was called after the end of its fan's block",
@@ -481,12 +487,13 @@ class StubbornPastTheDeadline(AggregateView):
 
 
 async def test_a_part_that_swallows_its_cancellation_does_not_keep_the_page_past_its_deadline(log: Log) -> None:
-    let_go = asyncio.Event()
-    page = type("Page", (StubbornPastTheDeadline,), {"let_go": let_go})
-    with asking([path("page", page.as_view())], {}) as client:
+    class Page(StubbornPastTheDeadline):
+        let_go = asyncio.Event()
+
+    with asking([path("page", Page.as_view())], {}) as client:
         async with asyncio.timeout(20):
             answer = await client.get("/page")
-    let_go.set()
+    Page.let_go.set()
     await _no_other_tasks()
 
     assert answer.status_code == 200
@@ -541,15 +548,16 @@ class HandledTimeout(AggregateView):
 
 async def test_giving_up_waiting_for_a_call_does_not_end_the_call(stub: StartStub) -> None:
     server = await stub("posts")
-    given_up = asyncio.Event()
+
+    class Page(HandledTimeout):
+        given_up = asyncio.Event()
 
     async def posts(_: Received) -> int:
-        await soon(given_up)
+        await soon(Page.given_up)
         return 9
 
     server.on("/posts", posts)
-    page = type("Page", (HandledTimeout,), {"given_up": given_up})
-    with asking([path("page", page.as_view())], {"posts": Upstream(server.url, timeout=SLOW)}) as client:
+    with asking([path("page", Page.as_view())], {"posts": Upstream(server.url, timeout=SLOW)}) as client:
         answer = await client.get("/page")
 
     assert answer.json()["data"] == {"feed": 9}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -224,7 +224,9 @@ def test_a_page_can_be_streamed_when_its_status_is_known_before_its_body(returns
     assert merged(returns).streamable
 
 
-@pytest.mark.parametrize("returns", [Answer[int], Answer, Answer[int] | int, int | Answer | None], ids=repr)
+@pytest.mark.parametrize(
+    "returns", [Answer[int], Answer, Answer[int] | int, int | Answer | None, Annotated[Answer[int], []]], ids=repr
+)
 def test_a_page_whose_merge_may_decide_on_the_status_cannot_be_streamed(returns: Any) -> None:
     assert not merged(returns).streamable
 

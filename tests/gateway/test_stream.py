@@ -403,7 +403,7 @@ class TestWithoutOurServer:
 
         def asked() -> tuple[int, str, list[Any]]:
             answer = Client().get("/", headers={"Accept": JSONL})
-            return answer.status_code, answer["Content-Type"], lines(b"".join(answer))  # type: ignore[arg-type]
+            return answer.status_code, answer["Content-Type"], lines(b"".join(answer))
 
         with project([path("", Merging.as_view())], {"all": server}):
             assert await asyncio.to_thread(asked) == (200, JSONL, WHOLE)
@@ -459,13 +459,15 @@ class TestTheWideLine:
         held = gates(server, one={}, two={}, three={}, hidden={})
         with project([path("", Three.as_view())], {"all": server}):
             async with aclosing(await streamed(Three)) as arriving:
-                await anext(arriving)
+                first = asyncio.create_task(anext(arriving))
+                await first
                 second = asyncio.create_task(anext(arriving))
                 await held["two"].arrived.wait()
                 held["two"].open.set()
                 assert b"two" in await second
             (finished,) = log.events("request.finished")
-            assert finished["outcome"] == "disconnected"
+            assert (finished["outcome"], finished["http.response.status_code"]) == ("disconnected", None)
+            assert finished["bytes_out"] == len(await first) + len(await second)
             outcomes = {event["call"]: event["outcome"] for event in log.events("attempt.finished")}
             assert outcomes == {"one": "cancelled", "two": "ok", "three": "cancelled", "hidden": "cancelled"}
 
@@ -488,7 +490,7 @@ class TestTheWideLine:
 
         def asked() -> tuple[int, str, bytes]:
             answer = Client().head("/", headers={"Accept": accept})
-            return answer.status_code, answer["Content-Type"], b"".join(answer)  # type: ignore[arg-type]
+            return answer.status_code, answer["Content-Type"], b"".join(answer)
 
         routes = [path("", Three.as_view())]
         async with (

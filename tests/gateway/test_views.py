@@ -174,7 +174,7 @@ async def test_at_its_deadline_a_view_has_what_a_page_would_have(stub: StartStub
 
 async def unawaited(request: HttpRequest) -> HttpResponse:
     async with fan_out(request) as fan:
-        fan.call("all", GET("/broken"), name="never awaited")
+        _unawaited = fan.call("all", GET("/broken"), name="never awaited")
         await fan.call("all", GET("/after"))
         return fan.answer({})
 
@@ -263,7 +263,7 @@ async def test_a_call_awaited_after_the_block_is_a_mistake_and_no_departed_clien
 async def test_leaving_the_block_cancels_what_is_under_way(stub: StartStub, log: Log) -> None:
     async def leaving(request: HttpRequest) -> HttpResponse:
         async with fan_out(request, deadline=60.0) as fan:
-            fan.call("all", GET("/held"))
+            _left = fan.call("all", GET("/held"))
             return fan.answer({"after": await fan.call("all", GET("/after"), int)})
 
     server = await stub("all")
@@ -325,7 +325,7 @@ async def test_what_a_view_raises_is_a_problem_and_its_calls_are_reaped(
 ) -> None:
     async def raising(request: HttpRequest) -> HttpResponse:
         async with fan_out(request, deadline=60.0) as fan:
-            fan.call("all", GET("/held"))
+            _left = fan.call("all", GET("/held"))
             await fan.call("all", GET("/after"))
             raise error()
 

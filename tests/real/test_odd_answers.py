@@ -131,8 +131,8 @@ FROM_NGINX = [
     Odd("/cut-chunked/products.json", "http_response_incomplete", retried=True),
     Odd("/drop", "connection_terminated", None, retried=True),
     # heads that a client does not take
-    Odd("/headers/huge", "http_protocol_error", None),
-    Odd("/headers/many", "http_protocol_error", None),
+    Odd("/headers/huge", "http_response_header_size", None),
+    Odd("/headers/many", "http_response_header_size", None),
     Odd("/headers/two-lengths", "http_protocol_error", None),
     # errors in HTML
     Odd("/nothing.json", "http_response_status", 404),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -27,6 +28,12 @@ from upstreams.inbound import new_span_id, new_trace_id
 
 #: What a client might send: nothing of it may be logged, and nothing of it is forwarded unless an upstream allows it.
 SECRET_HEADERS = {"authorization": f"Bearer {CANARY}", "cookie": f"sid={CANARY}", "x-api-key": CANARY}
+
+
+async def until(true: Callable[[], object]) -> None:
+    """Let others run until something is so that nothing tells of."""
+    while not true():  # noqa: ASYNC110 - it is seen from outside, in places that have no event
+        await asyncio.sleep(0)
 
 
 class Notes:
@@ -72,10 +79,8 @@ class Asking:
         self.fleet = fleet
         self.notes = notes
         self.upstream = upstream
-
-    @property
-    def client(self) -> Client:
-        return self.fleet._clients["service"]
+        self.client: Client = fleet._clients["service"]
+        self.connector = self.client._session.connector
 
     async def ask(
         self,
@@ -96,9 +101,8 @@ class Asking:
     def gave_everything_back(self) -> None:
         """No permit is taken, no connection in use."""
         assert self.client._permits._value == self.upstream.max_concurrency
-        connector = self.client._session.connector
-        assert connector is not None
-        assert not connector._acquired
+        assert self.connector is not None
+        assert not self.connector._acquired
 
 
 @asynccontextmanager
@@ -108,4 +112,4 @@ async def asking(upstream: Upstream) -> AsyncIterator[Asking]:
     async with open_fleet({"service": upstream}, notes) as fleet:
         one = Asking(fleet, upstream, notes)
         yield one
-        one.gave_everything_back()
+    one.gave_everything_back()

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.logs import Log
 from tests.upstreams.raw import Raw, serving_raw
-
-StartRaw = Callable[[], Awaitable[Raw]]
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import re
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Final
 
 #: What to do for a request: bytes to write, or something to do with the peer.
@@ -106,7 +106,7 @@ class Raw:
         return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def on(self, path: str, *steps: Step) -> Raw:
-        """Script a path, or `*` for every other one; scripted again, the scripts are taken in turn, the last for ever."""
+        """Script a path, or `*` for every other one; several scripts are taken in turn, the last for ever."""
         self._scripts.setdefault(path, []).append(steps)
         return self
 
@@ -182,6 +182,20 @@ async def serving_raw(*greeting: Step, tls: ssl.SSLContext | None = None) -> Asy
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+
+@contextmanager
+def deaf_port() -> Iterator[int]:
+    """Yield a port of this machine on which nobody answers, not even the kernel: its queue is full."""
+    with ExitStack() as sockets:
+        deaf = sockets.enter_context(socket.socket())
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(3):
+            queued = sockets.enter_context(socket.socket())
+            queued.settimeout(0)
+            queued.connect_ex(deaf.getsockname())
+        yield deaf.getsockname()[1]
 
 
 def refused_port() -> int:

@@ -28,6 +28,7 @@ def inflate(body: bytes, coding: str = "gzip", limit: int = LIMIT, step: int = 1
 @pytest.mark.parametrize(
     ("coding", "body"),
     [("gzip", gzip.compress(TEXT)), ("x-gzip", gzip.compress(TEXT)), ("deflate", zlib.compress(TEXT))],
+    ids=["gzip", "x-gzip", "deflate"],
 )
 def test_a_body_comes_out_as_it_went_in_however_it_arrives(coding: str, body: bytes, step: int) -> None:
     assert inflate(body, coding, step=step) == TEXT

@@ -1,4 +1,4 @@
-"""A wrong table of upstreams is refused when it is read: every fault at once, each a sentence that names its upstream."""
+"""A wrong table of upstreams is refused when it is read: all faults at once, each a sentence naming its upstream."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.logs import CANARY
+from tests.upstreams.asking import Notes
 from upstreams import Retry, Upstream, UpstreamTableError, check_table, open_fleet
 from upstreams.upstream import RESERVED_HEADERS
-from tests.upstreams.asking import Notes
 
 URL = "http://users.internal:8000"
 
@@ -187,7 +187,8 @@ def test_a_wrong_value_is_said_to_be(fields: dict[str, Any], sentence: str) -> N
 
 @pytest.mark.parametrize("name", sorted(RESERVED_HEADERS))
 def test_what_belongs_to_the_connection_or_the_gateway_cannot_be_configured(name: str) -> None:
-    sentence = f"users: header {name.upper()!r} cannot be configured: it belongs to the connection or is written by the gateway"
+    why = "it belongs to the connection or is written by the gateway"
+    sentence = f"users: header {name.upper()!r} cannot be configured: {why}"
 
     assert faults(headers={name.upper(): "1"}) == [sentence]
     assert faults(forward_headers=(name.upper(),)) == [sentence]

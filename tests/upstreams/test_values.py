@@ -1,4 +1,4 @@
-"""An upstream's bytes become exactly the declared value, or are said not to be one; what they hold is never repeated."""
+"""An upstream's bytes become exactly the declared value, or are said to be none; what they hold is never repeated."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import uuid
 import xml.etree.ElementTree as ET
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple, NewType, TypedDict
 
@@ -131,13 +132,9 @@ class TestOpaque:
 
     @given(st.binary(max_size=30))
     @example(b'{"a":1}')
-    def test_what_python_does_not_take_for_json_is_refused(self, body: bytes) -> None:
-        try:
-            found = read(body)
-        except Unreadable as refused:
-            assert refused.fault in {Fault.BODY_MALFORMED, Fault.BODY_MISMATCH}
-        else:
-            json.loads(bytes(found).decode("utf-8"), parse_constant=pytest.fail)
+    def test_what_is_taken_for_json_python_takes_too(self, body: bytes) -> None:
+        with suppress(Unreadable):
+            json.loads(bytes(read(body)).decode("utf-8"), parse_constant=pytest.fail)
 
     def test_it_is_equal_when_its_text_is(self) -> None:
         assert JSON(b"[1]") == JSON(b"[1]")
@@ -176,13 +173,13 @@ MALFORMED = [
 
 class TestMalformed:
     @pytest.mark.parametrize("body", MALFORMED)
-    @pytest.mark.parametrize("type_", [JSON, Any, Narrow, list[Row], Priced, Reply[JSON]])
-    def test_what_is_no_json_is_malformed(self, body: bytes, type_: Any) -> None:
-        error = unreadable(body, type_)
-
-        # A typed decoder may see first that the value is another than it wants.
-        wrong = {Fault.BODY_MALFORMED} if type_ in {JSON, Any} else {Fault.BODY_MALFORMED, Fault.BODY_MISMATCH}
-        assert error.fault in wrong
+    def test_what_is_no_json_is_malformed_whatever_was_wanted(self, body: bytes) -> None:
+        wanted: tuple[Any, ...] = (JSON, Any, Reply[JSON])
+        for type_ in wanted:
+            assert unreadable(body, type_).fault is Fault.BODY_MALFORMED
+        wanted = (Narrow, list[Row], Priced)  # these may see first that it is something else
+        for type_ in wanted:
+            assert unreadable(body, type_).fault in {Fault.BODY_MALFORMED, Fault.BODY_MISMATCH}
 
     @pytest.mark.parametrize("body", [b for b in MALFORMED if not b.isspace()])
     def test_also_inside_a_field_that_is_skipped(self, body: bytes) -> None:

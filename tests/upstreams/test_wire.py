@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 import random
-import socket
 import ssl
 import subprocess
 import zlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from shutil import which
 from typing import Any, NamedTuple
@@ -20,12 +16,13 @@ import aiohttp
 import pytest
 
 from tests.logs import CANARY
-from tests.upstreams.asking import Asking, asking
+from tests.upstreams.asking import Asking, asking, until
 from tests.upstreams.raw import (
     Raw,
     Step,
     answer,
     chunked,
+    deaf_port,
     endlessly,
     fin,
     head,
@@ -34,7 +31,7 @@ from tests.upstreams.raw import (
     serving_raw,
     silence,
 )
-from upstreams import DELETE, GET, HEAD, JSON, POST, PUT, Fault, Outcome, Reply, Request, Retry, Upstream
+from upstreams import DELETE, GET, HEAD, JSON, POST, PUT, Fault, Outcome, Reply, Retry, Upstream
 
 TWICE = Retry(attempts=2, first_wait=0.0, longest_wait=0.0)
 TEXT = json.dumps({"name": "x" * 4000}).encode()
@@ -97,7 +94,7 @@ PROTOCOL = [
     case("chunk size that is none", Fault.HTTP_PROTOCOL_ERROR, CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n", fin),
     case("chunk longer than its size", Fault.HTTP_PROTOCOL_ERROR, CHUNKED + b"2\r\n{}{}\r\n0\r\n\r\n", fin),
     case("unknown transfer coding", Fault.HTTP_PROTOCOL_ERROR, OK + b"Transfer-Encoding: xchunked\r\n\r\n{}", fin),
-    case("coding of the transfer", Fault.HTTP_PROTOCOL_ERROR, OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+    case("transfer in gzip", Fault.HTTP_PROTOCOL_ERROR, OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
 ]  # fmt: skip
 HEADER_SIZE = [
     case("header of 9 KiB", Fault.HTTP_RESPONSE_HEADER_SIZE, answer(b"{}", "200 OK", "a: " + "b" * 9000)),
@@ -226,13 +223,16 @@ async def test_an_upstream_that_is_too_slow_is_given_up_at_the_attempt_s_timeout
         pytest.param((zipped(ZIPPED, "GZIP"),), TEXT, id="gzip in capitals"),
         pytest.param((zipped(zlib.compress(TEXT), "deflate"),), TEXT, id="deflate"),
         pytest.param((zipped(gzip.compress(TEXT[:9]) + gzip.compress(TEXT[9:])),), TEXT, id="two members"),
-        pytest.param((head("100 Continue"), head("103 Early Hints", "Link: </x>"), answer()), b"{}", id="early answers"),
+        pytest.param((head("100 Continue"), head("103 Early Hints"), answer()), b"{}", id="early answers"),
         pytest.param((answer(b"{}", "299 Odd"),), b"{}", id="unknown 2xx"),
         pytest.param((answer(b"{}", "200"),), b"{}", id="no reason"),
-        pytest.param((answer(b"{}", "200 OK", "Content-Type: APPLICATION/JSON ;CHARSET=\"UTF-8\""),), b"{}", id="capitals"),
-        pytest.param((answer(b"{}", "200 OK", "Content-Type: application/vnd.shop.v2+json"),), b"{}", id="+json"),
-        pytest.param((answer(b"{}", "200 OK", "Content-Type: application/json;;x=;charset=us-ascii"),), b"{}", id="params"),
-        pytest.param((answer(b"{}", "200 OK", "Content-Type: application/json; charset*=utf-8''x"),), b"{}", id="rfc 2231"),
+        *(
+            pytest.param((answer(b"{}", "200 OK", f"Content-Type: {kind}"),), b"{}", id=kind)
+            for kind in (
+                'APPLICATION/JSON ;CHARSET="UTF-8"', "application/vnd.shop.v2+json",
+                "application/json;charset=us-ascii", "application/json;;x=;", "application/json; charset*=utf-8''x",
+            )
+        ),
     ],
 )  # fmt: skip
 async def test_what_http_allows_is_read(raw: Raw, steps: tuple[Step, ...], body: bytes) -> None:
@@ -314,15 +314,8 @@ class TestConnecting:
             self.check(one, await one.ask(GET("/")), Fault.DNS_ERROR, 1)
 
     async def test_a_machine_that_does_not_answer_times_out(self) -> None:
-        with ExitStack() as sockets:
-            deaf = sockets.enter_context(socket.socket())
-            deaf.bind(("127.0.0.1", 0))
-            deaf.listen(0)  # and nobody accepts: the kernel drops who comes after these
-            for _ in range(3):
-                queued = sockets.enter_context(socket.socket())
-                queued.setblocking(False)
-                queued.connect_ex(deaf.getsockname())
-            async with asking(Upstream(f"http://127.0.0.1:{deaf.getsockname()[1]}", retry=TWICE, timeout=0.06)) as one:
+        with deaf_port() as port:
+            async with asking(Upstream(f"http://127.0.0.1:{port}", retry=TWICE, timeout=0.06)) as one:
                 self.check(one, await one.ask(GET("/")), Fault.CONNECTION_TIMEOUT, 2)
 
     async def test_a_tls_handshake_that_is_never_answered_times_out(self) -> None:
@@ -355,7 +348,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pem = tmp_path_factory.mktemp("tls") / "self.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=upstream", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", pem, "-out", pem.with_suffix(".crt")],
+         "-subj", "/CN=upstream", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", pem, "-out", pem.with_suffix(".crt")],
         check=True, capture_output=True,
     )  # fmt: skip
     pem.write_bytes(pem.read_bytes() + pem.with_suffix(".crt").read_bytes())
@@ -396,8 +390,8 @@ class TestTLS:
             for _ in range(3):
                 assert (await one.ask(GET("/"))).value == JSON(b'"safe"')
 
-        assert [attempt.conn for attempt in one.notes.attempts][0] == "new"
-        assert "reused" in [attempt.conn for attempt in one.notes.attempts]
+        assert one.notes.attempts[0].conn == "new"
+        assert "reused" in {attempt.conn for attempt in one.notes.attempts}
 
     async def test_plain_http_to_a_tls_port_is_a_fault(self, server_tls: ssl.SSLContext) -> None:
         async with serving_raw(tls=server_tls) as server, asking(Upstream(f"http://127.0.0.1:{server.port}")) as one:
@@ -449,14 +443,14 @@ class TestCanaries:
             assert session.trust_env is False
             assert isinstance(session.cookie_jar, aiohttp.DummyCookieJar)
             assert session._request_class.send is not aiohttp.ClientRequest.send
-            assert type(session.connector)._get is not aiohttp.TCPConnector._get
+            assert type(one.connector)._get is not aiohttp.TCPConnector._get  # type: ignore[union-attr]
             assert isinstance(aiohttp.client_proto.ResponseHandler.should_close, property)
 
     async def test_an_attempt_says_whether_its_connection_is_new(self, raw: Raw) -> None:
         raw.on("/", answer()).on("/last", answer(b"{}", "200 OK", "Connection: close"))
         async with asking(Upstream(raw.url)) as one:
             for target in ("/", "/", "/last", "/"):
-                await one.ask(GET(target))  # type: ignore[arg-type]
+                await one.ask(GET(target))
 
         assert [attempt.conn for attempt in one.notes.attempts] == ["new", "reused", "reused", "new"]
         assert raw.connections == 2
@@ -508,12 +502,10 @@ class TestIdleConnections:
         raw.on("/alice", answer(b'"alice"')).on("/bob", answer(b'"bob"'))
         async with asking(Upstream(raw.url)) as one:
             await one.ask(GET("/alice"))
-            connector = one.client._session.connector
-            assert connector is not None
-            ((idle, _),) = next(iter(connector._conns.values()))
+            assert one.connector is not None
+            ((idle, _),) = next(iter(one.connector._conns.values()))
             raw.push(answer(f'"{CANARY}"'.encode()))
-            while not idle.should_close:
-                await asyncio.sleep(0)
+            await until(lambda: idle.should_close)
             outcome = await one.ask(GET("/bob"))
 
         assert outcome.value == JSON(b'"bob"')

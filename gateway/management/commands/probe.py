@@ -43,7 +43,7 @@ class Command(BaseCommand):
         found = asyncio.run(probe(table, request))
         lines = columns([_cells(probed) for probed in found], _RIGHT)
         for probed, line in zip(found, lines, strict=True):
-            self.stdout.write(line, self.style.SUCCESS if probed.up else self.style.ERROR)
+            self.stdout.write(line if probed.up else self.style.ERROR(line))
         if not all(probed.up for probed in found):
             sys.exit(1)
 
@@ -66,7 +66,7 @@ class Probed(NamedTuple):
 
 async def probe(table: Mapping[str, Upstream], request: Request[Any]) -> list[Probed]:
     """Ask every base URL of each upstream, all at once and each once."""
-    asked = {f"{name}.{number}": (name, url) for name in table for number, url in enumerate(table[name].urls)}
+    asked = {f"{name}-{number}": (name, url) for name in table for number, url in enumerate(table[name].urls)}
     seen = _Seen()
     once = {key: replace(table[name], url=url, retry=None) for key, (name, url) in asked.items()}
     longest = max((upstream.timeout for upstream in table.values()), default=0.0)

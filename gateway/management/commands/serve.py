@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import socket
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from gateway.checks import routes
 from gateway.lifespan import refuse_faults
 
 _DRAIN: Final = 1.0
+_PORTS: Final = range(65536)
 
 
 class Command(BaseCommand):
@@ -69,13 +71,14 @@ class Command(BaseCommand):
 def refuse_taken(host: str, port: int) -> None:
     """Raise CommandError if this process could not listen there; the server itself would only log it."""
     try:
+        if port not in _PORTS:  # more than that, and it would be another port that is listened on
+            raise OSError(errno.EINVAL, "a port is a number from 0 to 65535")  # noqa: TRY301
         for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
             with socket.socket(family, kind, protocol) as listener:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.bind(address)
-    except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise CommandError(f"cannot listen on {host} port {port}: {why}") from None
+    except OSError as error:
+        raise CommandError(f"cannot listen on {host} port {port}: {error.strerror}") from None
 
 
 def _longest_page() -> int:

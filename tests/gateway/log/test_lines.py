@@ -203,7 +203,12 @@ def test_no_request_holds_more_than_two_hundred_lines(log: Log, problems: None) 
 
 def test_a_task_that_goes_on_after_a_healthy_request_holds_nothing_for_long(log: Log, problems: None) -> None:
     contexts: list[contextvars.Context] = []
-    in_a_request(lambda: contexts.append(contextvars.copy_context()))
+
+    def work() -> None:
+        events.client_disconnected()
+        contexts.append(contextvars.copy_context())
+
+    in_a_request(work)
     (after,) = contexts
 
     after.run(events.client_disconnected)

@@ -154,7 +154,7 @@ class Silent(Exception):
 
 def test_an_exception_that_cannot_be_printed_is_named(log: Log) -> None:
     noted = ValueError("noted")
-    noted.__notes__ = 5
+    vars(noted)["__notes__"] = 5
     for error in (Silent(), noted):
         logging.getLogger("shop").error("failed", exc_info=error)
 
@@ -257,7 +257,7 @@ async def test_uvicorns_access_lines_are_left_out(log: Log) -> None:
 
 
 def test_a_handler_writes_nothing_to_standard_error(log: Log, capfd: pytest.CaptureFixture[str]) -> None:
-    record = logging.LogRecord("mine", 30, "", 0, "x", None, (None, None, None))  # type: ignore[arg-type]
+    record = logging.LogRecord("mine", 30, "", 0, "x", None, (None, None, None))
     Records().handle(record)
 
     assert "exception.type" not in recorded(log)

@@ -160,7 +160,7 @@ class Steps(AggregateView):
     @part(optional=True)
     async def feed(self, fan: Fan) -> JSON:
         structlog.get_logger().info("shop.part")
-        return await fan.call("items", GET("/item"), JSON)  # type: ignore[no-any-return]
+        return await fan.call("items", GET("/item"), JSON)
 
 
 class Writing(AggregateView):

@@ -260,7 +260,7 @@ Broken = Callable[[Path], int]
 
 
 def _full_pipe(_: Path) -> int:
-    _, descriptor = os.pipe()  # the reader is open, and never reads
+    _reader, descriptor = os.pipe()  # the reader is open, and never reads
     os.set_blocking(descriptor, False)
     try:
         while True:
