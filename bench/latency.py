@@ -59,7 +59,8 @@ async def _measure(upstream: str, gateway: str, requests: int, ms: int) -> None:
                 if round_ >= WARM_UP:
                     took[name].append((time.perf_counter() - started) * 1000)
     direct = _percentile(took["the upstream itself"], 50)
-    print(f"{platform.python_implementation()} {platform.python_version()}, {requests} requests each, {ms} ms upstreams\n")
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    print(f"{python}, {requests} requests each, {ms} ms upstreams\n")
     print(f"{'':32}{'p50':>9}{'p99':>9}{'beyond the waits, p50':>26}")
     for name, (_, waits) in asked.items():
         beyond = _percentile(took[name], 50) - waits * direct

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from settings.base import *
+from settings.base import *  # noqa: F403 - what this module is for
 from upstreams import Upstream
 
 SECRET_KEY = "bench"

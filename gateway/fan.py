@@ -69,8 +69,7 @@ class Fan:
 
     def __repr__(self) -> str:
         """Show the calls still under way."""
-        running = [name for name, pending in self._calls.items() if not pending.task.done()]
-        return f"<Fan running={running} of {len(self._calls)}>"
+        return f"<Fan running={[task.get_name() for task in self.running()]} of {len(self._calls)}>"
 
     @property
     def names(self) -> list[str]:
@@ -87,6 +86,10 @@ class Fan:
         """The attempts made so far."""
         return sum(pending.call.attempts for pending in self._calls.values())
 
+    def running(self) -> list[asyncio.Task[Any]]:
+        """Return the calls under way."""
+        return [pending.task for pending in self._calls.values() if not pending.task.done()]
+
     async def __aenter__(self) -> Self:
         """Enter the block whose end is every call's end."""
         return self
@@ -94,7 +97,7 @@ class Fan:
     async def __aexit__(self, *_: object) -> None:
         """Cancel and reap what still runs."""
         self._left = True
-        await reap(pending.task for pending in self._calls.values())
+        await reap(self.running())
 
     @overload
     def call(

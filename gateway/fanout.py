@@ -19,8 +19,6 @@ from gateway.tasks import Overdue, is_cancelled, together, until
 from upstreams import Call, Deadline, Fault, Inbound, InvalidParameter, Outcome, Request, Sender
 from upstreams.values import Unreadable
 
-_GRACE: Final = 0.01  # a part's calls end at the deadline; so much later the part has had its chance to say so
-
 
 class Unusable(Exception):
     """A value of the client's that fits into no request. `field` is where the client gave it."""
@@ -382,7 +380,7 @@ async def _make_part(fan_out: FanOut, node: Node) -> None:
     async with fan_out.fan(node) as fan:
         try:
             part = method(fan, **fan_out.arguments(node.params))
-            value = await until(fan_out.deadline.at + _GRACE, part, f"part {node.name}")
+            value = await until(fan_out.deadline.at, part, f"part {node.name}", fan.running)
             fan.raise_untold()
         except Overdue:
             fan_out.fail(node, CallFailed(node.name, _late(fan)))

@@ -18,10 +18,10 @@ from asgiref.sync import ThreadSensitiveContext, iscoroutinefunction, sync_to_as
 from django.conf import settings
 from django.core import signals
 from django.core.checks import CheckMessage, Error, register
-from django.core.exceptions import ImproperlyConfigured, MiddlewareNotUsed, RequestAborted
+from django.core.exceptions import BadRequest, ImproperlyConfigured, MiddlewareNotUsed, RequestAborted
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.handlers.base import reset_urlconf
-from django.http import FileResponse, HttpRequest, HttpResponseBase
+from django.http import FileResponse, HttpRequest, HttpResponseBadRequest, HttpResponseBase
 from django.urls import Resolver404, ResolverMatch, get_resolver, is_valid_path, set_script_prefix
 from django.utils.deprecation import MiddlewareMixin
 from django.utils.module_loading import import_string
@@ -54,11 +54,15 @@ class Handler(ASGIHandler):
             await self._handle_page(scope, receive, send)
 
     def create_request(self, scope: Mapping[str, Any], body_file: IO[bytes]) -> tuple[Any, Any]:
-        """Return the request and None, or None and problem+json: a query string that is not UTF-8 cannot be read."""
-        request, refusal = super().create_request(scope, body_file)
+        """Return the request and None, or None and problem+json where Django cannot read its query or Content-Type."""
+        try:
+            request, refusal = super().create_request(scope, body_file)
+        except (BadRequest, ValueError):
+            request, refusal = None, HttpResponseBadRequest()
         if refusal is not None:
             problem = Problem(refusal.status_code)
-            readable = self.request_class({**scope, "query_string": b""}, body_file)
+            headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+            readable = self.request_class({**scope, "query_string": b"", "headers": headers}, body_file)
             return None, Edge(lambda request: problem_response(request, problem))(readable)
         return request, None
 

@@ -205,7 +205,7 @@ def _read_join(
             report("must take list[K] and return Request[list[T]]")
             return None
         (key,), (row,) = get_args(key), get_args(row)
-    if getattr(get_origin(plain(key)) or plain(key), "__hash__", None) is None:
+    if plain(key).__hash__ is None:
         report(f"{describe(key)} has no hash, and cannot be a key")
     mapping: Any = Mapping
     takes = _without(signature, signature.lead)

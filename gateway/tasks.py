@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
+_GRACE: Final = 0.01  # what an author's code may still take when its calls have told it that time is up
 _AUTHORS_TIME: Final = 0.25
 _OUR_TIME: Final = 1.0  # more than an author's, whose end our own tasks may be waiting for
 logger = logging.getLogger(__name__)
@@ -30,15 +31,20 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
         await reap(tasks)
 
 
-async def until(moment: float, coroutine: Coroutine[Any, Any, T], name: str) -> T:
+async def until(
+    moment: float, coroutine: Coroutine[Any, Any, T], name: str, calls: Callable[[], Collection[asyncio.Task[Any]]]
+) -> T:
     """Run an author's coroutine until it ends, or raise Overdue at a moment on the loop's clock.
 
-    It is a task of its own, so that one that resists cancellation holds up nobody. Cancelling itself is its mistake,
-    and raised as such: only a cancellation from outside may look like one.
+    The calls that it has under way end at that moment too; it hears of them first, and may make something of it. It is
+    a task of its own, so that one that resists cancellation holds up nobody. Cancelling itself is its mistake, and
+    raised as such: only a cancellation from outside may look like one.
     """
     task = asyncio.create_task(coroutine, name=name)
     try:
         await asyncio.wait([task], timeout=moment - asyncio.get_running_loop().time())
+        if not task.done():
+            await _hear(task, calls())
         if not task.done():
             raise Overdue
         return task.result()
@@ -48,6 +54,13 @@ async def until(moment: float, coroutine: Coroutine[Any, Any, T], name: str) -> 
         raise RuntimeError(f"{name} raised CancelledError by itself") from error
     finally:
         await reap([task], _AUTHORS_TIME)
+
+
+async def _hear(task: asyncio.Task[Any], calls: Collection[asyncio.Task[Any]]) -> None:
+    """Wait for a task's calls to end, and a little longer for what it makes of that."""
+    if calls:
+        await asyncio.wait(calls, timeout=_OUR_TIME)
+    await asyncio.wait([task], timeout=_GRACE)
 
 
 def is_cancelled() -> bool:

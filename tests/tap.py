@@ -15,6 +15,7 @@ import msgspec
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _RESET: Final = struct.pack("ii", 1, 0)
+_PATIENCE: Final = 20.0  # seconds after which what a test waits for will not come
 
 
 class Wire(asyncio.Protocol):
@@ -94,7 +95,7 @@ class Held:
 
     async def arrive(self) -> Wire:
         """Wait for the next request."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(_PATIENCE):
             return await self._arrived.get()
 
     def release(self, wire: Wire) -> None:
@@ -125,8 +126,8 @@ class Tap:
         return self._scripts.get(path) or self._scripts["*"]
 
     async def drained(self) -> None:
-        """Wait until every connection ever made has been accepted, read to its end and closed. All clients have left."""
-        async with asyncio.timeout(10):
+        """Wait until every connection made so far has been accepted, read and closed; their clients have left."""
+        async with asyncio.timeout(_PATIENCE):
             host, port = self.url.removeprefix("http://").split(":")
             reader, writer = await asyncio.open_connection(host, int(port))  # accepted after all the others
             writer.write_eof()
@@ -150,3 +151,17 @@ async def tapping() -> AsyncIterator[Tap]:
             wire.close()
         if tap.open:
             await asyncio.wait([wire.left for wire in tap.open])
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Let the loop turn until something is so that nobody tells of."""
+    async with asyncio.timeout(_PATIENCE):
+        while not condition():  # noqa: ASYNC110 - it is looked at from outside, and sets no event
+            await asyncio.sleep(0)
+
+
+async def ended(before: set[asyncio.Task[Any]]) -> None:
+    """Wait until every task has ended that was not there before."""
+    while tasks := asyncio.all_tasks() - before - {asyncio.current_task()}:
+        done, _ = await asyncio.wait(tasks, timeout=_PATIENCE)
+        assert done

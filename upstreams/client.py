@@ -258,7 +258,7 @@ def not_json(answer: Answer) -> str | None:
     """Say why an answer's Content-Type is not UTF-8 JSON's, or None if it is (RFC 8259, RFC 6839)."""
     kind = answer.content_type
     if kind != "application/json" and not kind.endswith("+json"):
-        return f"Content-Type is {kind}" if kind else "there is no Content-Type"
+        return "Content-Type is not JSON's" if kind else "there is no Content-Type"
     if answer.charset is not None and answer.charset.replace("-", "") not in {"utf8", "usascii"}:
         return "charset is not UTF-8"
     return None

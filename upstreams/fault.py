@@ -14,7 +14,6 @@ class Fault(enum.Enum):
     """One row a way to fail: `word`, `retryable` (for requests that may be), `blames` (the upstream), `status`."""
 
     #                                                       retryable  blames  status
-    DNS_TIMEOUT = ("dns_timeout",                            True,      True,   504)  # fmt: skip
     DNS_ERROR = ("dns_error",                                False,     True,   502)  # fmt: skip
     CONNECTION_REFUSED = ("connection_refused",              True,      True,   502)  # fmt: skip
     CONNECTION_TIMEOUT = ("connection_timeout",              True,      True,   504)  # fmt: skip

@@ -399,7 +399,6 @@ class TestAnswer:
 
 
 STATUSES = {
-    Fault.DNS_TIMEOUT: 504,
     Fault.DNS_ERROR: 502,
     Fault.CONNECTION_REFUSED: 502,
     Fault.CONNECTION_TIMEOUT: 504,
@@ -527,6 +526,7 @@ class TestFailed:
         "given",
         [
             Answered({}, content_type=f"application/json; charset={CANARY}"),
+            Answered({}, content_type=f"text/{CANARY}"),
             Answered(b'{"' + CANARY.encode()),
             Answered({}, headers={"Content-Encoding": CANARY}),
             Answered({}, 302, {"Location": f"http://{CANARY}/"}),

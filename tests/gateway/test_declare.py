@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime  # noqa: F401 - the pages in the tables are made of text, in which ruff sees no names
 import textwrap
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping  # noqa: F401 - the same
-from typing import Annotated, Any, Generic, TypedDict, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypedDict, TypeVar  # noqa: F401 - the same
 
 import msgspec
 import pytest
@@ -36,6 +36,10 @@ class Product(msgspec.Struct):
     @property
     def slug(self) -> str:
         return f"{self.code}-{self.id}"
+
+
+class Numbered(msgspec.Struct):
+    number: int | None
 
 
 class Cat(msgspec.Struct, tag=True):
@@ -438,6 +442,20 @@ REFUSED = {
         ),
         "products: key='id' is no attribute of Any: name one, or give a function of the row",
     ),
+    "a key of rows that are no objects": (
+        (
+            '@batch("catalog", key="id")\ndef products(self, ids: list[int]) -> Request[list[Literal["a"]]]: ...\n'
+            "@products.keys\ndef ids(self, user_id: int) -> list[int]: ..."
+        ),
+        "products: key='id' is no attribute of Literal['a']: name one, or give a function of the row",
+    ),
+    "a key of rows with an annotation that is nowhere, told once": (
+        (
+            '@batch("catalog", key="id")\ndef products(self, ids: list[int]) -> Request[list[Hidden]]: ...\n'
+            "@products.keys\ndef ids(self, user_id: int) -> list[int]: ..."
+        ),
+        f"products: the annotation 'Unheard' {UNRESOLVED}",
+    ),
     "a key of another type than the keys": (
         (
             '@batch("catalog", key="code")\ndef products(self, ids: list[int]) -> Request[list[Product]]: ...\n'
@@ -681,6 +699,10 @@ ACCEPTED = {
     "rows of a generic struct": (
         '@batch("catalog", key="inside")\ndef boxes(self, ids: list[int]) -> Request[list[Box[int]]]: ...\n'
         "@boxes.keys\ndef ids(self, user_id: int) -> list[int]: ..."
+    ),
+    "a key that a row need not have": (
+        '@batch("catalog", key="number")\ndef products(self, ids: list[int]) -> Request[list[Numbered]]: ...\n'
+        "@products.keys\ndef ids(self, user_id: int) -> list[int]: ..."
     ),
     "a key that a property tells": (
         '@batch("catalog", key="slug")\ndef products(self, ids: list[str]) -> Request[list[Product]]: ...\n'

@@ -449,7 +449,7 @@ async def test_the_first_required_failure_decides_cancels_what_runs_and_lets_not
 
 
 class Late(AggregateView):
-    deadline = 0.2
+    deadline = 0.4
 
     @call("all")
     def quick(self) -> Request[Item]:
@@ -601,7 +601,7 @@ async def test_a_status_does_not_pass_through_when_that_is_not_what_failed(
 ) -> None:
     async with tapping() as server:
         server.on("/named", lambda wire: wire.write(b"HTTP/1.1 404 Never\r\nContent-Length: 9\r\n\r\nended"))
-        upstream = Upstream(server.url, timeout=0.1, retry=None)
+        upstream = Upstream(server.url, timeout=0.2, retry=None)
         with asking([path("page", page.as_view())], {"plain": upstream}) as client:
             answer = await client.get("/page")
 

@@ -171,7 +171,7 @@ async def test_a_call_without_a_value(
     upstreams = {
         "good": Upstream(server.url, timeout=20, retry=None),
         "bad": Upstream(
-            refusing if kind == "refused" else server.url, timeout=0.1 if kind == "timeout" else 20, retry=None
+            refusing if kind == "refused" else server.url, timeout=0.2 if kind == "timeout" else 20, retry=None
         ),
     }
 

@@ -90,6 +90,11 @@ class DecidesOnMore(Page):
         return Answer(thing)
 
 
+class MayDecideOnMore(Page):
+    def merge(self, thing: JSON) -> Answer[JSON] | JSON:
+        return thing
+
+
 @pytest.mark.parametrize(
     ("page", "accept", "offered"),
     [
@@ -97,6 +102,7 @@ class DecidesOnMore(Page):
         (DecidesOnMore, "text/html", "application/json"),
         (DecidesOnMore, "application/jsonl", "application/json"),
         (DecidesOnMore, "text/event-stream", "application/json"),
+        (MayDecideOnMore, "text/event-stream", "application/json"),
     ],
 )
 async def test_what_there_is_not_is_a_406_that_says_what_there_is_and_asks_nobody(

@@ -195,7 +195,17 @@ class TestMethods:
             {"GET": object},
             {"GET": None},
         ],
-        ids=["a POST page", "a GET page", "lower case", "a PUT page", "OPTIONS", "a view", "an object", "a class", "None"],
+        ids=[
+            "a POST page",
+            "a GET page",
+            "lower case",
+            "a PUT page",
+            "OPTIONS",
+            "a view",
+            "an object",
+            "a class",
+            "None",
+        ],
     )
     def test_a_page_cannot_be_given_a_method_it_does_not_answer(self, views: dict[str, Any]) -> None:
         with pytest.raises(TypeError, match=rf"by_method\({next(iter(views))}=...\) takes a page that answers"):

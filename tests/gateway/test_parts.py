@@ -268,7 +268,7 @@ async def test_what_is_absent_in_a_part_is_no_failure(stub: StartStub) -> None:
 
 
 class LateCall(AggregateView):
-    deadline = 0.2
+    deadline = 0.4
 
     @part(optional=True)
     async def feed(self, fan: Fan) -> JSON:
@@ -276,7 +276,7 @@ class LateCall(AggregateView):
 
 
 class LateSleep(AggregateView):
-    deadline = 0.2
+    deadline = 0.4
 
     @part(optional=True)
     async def feed(self, fan: Fan) -> JSON:
@@ -286,7 +286,7 @@ class LateSleep(AggregateView):
 
 
 class LateRequired(AggregateView):
-    deadline = 0.2
+    deadline = 0.4
 
     @part
     async def feed(self, fan: Fan) -> None:
@@ -294,7 +294,7 @@ class LateRequired(AggregateView):
 
 
 class LateButUseful(AggregateView):
-    deadline = 0.2
+    deadline = 0.4
 
     @part
     async def feed(self, fan: Fan) -> list[int]:

@@ -132,7 +132,7 @@ async def test_until_gives_what_the_coroutine_gives() -> None:
     async def seven() -> int:
         return 7
 
-    assert await until(asyncio.get_running_loop().time() + 10, seven(), "part x") == 7
+    assert await until(asyncio.get_running_loop().time() + 10, seven(), "part x", list) == 7
 
 
 async def test_until_raises_what_the_coroutine_raises() -> None:
@@ -140,7 +140,7 @@ async def test_until_raises_what_the_coroutine_raises() -> None:
         raise TimeoutError("the author's own")
 
     with pytest.raises(TimeoutError, match="the author's own"):
-        await until(asyncio.get_running_loop().time() + 10, fail(), "part x")
+        await until(asyncio.get_running_loop().time() + 10, fail(), "part x", list)
 
 
 @pytest.mark.parametrize("earlier", [0.01, 0.0, -5.0])
@@ -149,7 +149,7 @@ async def test_until_cancels_what_has_not_ended_by_then(earlier: float) -> None:
     worker.clean.set()
 
     with pytest.raises(Overdue):
-        await until(asyncio.get_running_loop().time() + earlier, worker.run(), "part x")
+        await until(asyncio.get_running_loop().time() + earlier, worker.run(), "part x", list)
 
     assert worker.ending == "cancelled"
 
@@ -158,7 +158,7 @@ async def test_until_leaves_what_resists_when_its_time_is_up(log: Log) -> None:
     let_go = asyncio.Event()
 
     with pytest.raises(Overdue):
-        await until(asyncio.get_running_loop().time(), refusing_to_end(let_go), "part x")
+        await until(asyncio.get_running_loop().time(), refusing_to_end(let_go), "part x", list)
 
     assert [event["message"] for event in log.events("log.recorded")] == [
         "part x resists cancellation and is left to itself"
@@ -171,13 +171,13 @@ async def test_until_does_not_take_a_coroutine_cancelling_itself_for_its_own_can
         raise asyncio.CancelledError
 
     with pytest.raises(RuntimeError, match="part x raised CancelledError by itself"):
-        await until(asyncio.get_running_loop().time() + 10, give_up(), "part x")
+        await until(asyncio.get_running_loop().time() + 10, give_up(), "part x", list)
 
 
 async def test_until_hands_its_cancellation_on() -> None:
     worker = Worker()
     worker.clean.set()
-    running = asyncio.create_task(until(asyncio.get_running_loop().time() + 10, worker.run(), "part x"))
+    running = asyncio.create_task(until(asyncio.get_running_loop().time() + 10, worker.run(), "part x", list))
     await worker.started.wait()
 
     running.cancel()

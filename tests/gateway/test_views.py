@@ -151,11 +151,11 @@ async def test_the_calls_of_a_view_are_in_flight_together_from_when_they_are_mad
 
 async def test_at_its_deadline_a_view_has_what_a_page_would_have(stub: StartStub) -> None:
     async def requiring(request: HttpRequest) -> HttpResponse:
-        async with fan_out(request, deadline=0.2) as fan:
+        async with fan_out(request, deadline=0.4) as fan:
             return fan.answer({"slow": await fan.call("all", GET("/slow"))})
 
     async def doing_without(request: HttpRequest) -> HttpResponse:
-        async with fan_out(request, deadline=0.2) as fan:
+        async with fan_out(request, deadline=0.4) as fan:
             return fan.answer({"slow": await fan.call("all", GET("/slow"), optional=True)})
 
     server = await stub("all")

@@ -431,3 +431,24 @@ class TestStepsOfProblemsOnly:
         assert log.events("request.finished")[0]["outcome"] == outcome
         assert ("attempt.finished" in events) == (where != "broken")
         assert "call.finished" in events
+
+    async def test_so_does_one_whose_client_left(
+        self, stub: StartStub, client: aiohttp.ClientSession, log: Log
+    ) -> None:
+        server = await stub("all")
+        held = Gate({})
+        server.on("*", held)
+        async with gateway(ROUTES, {"all": server}) as base:
+            asking = asyncio.create_task(client.get(f"{base}/view"))
+            await held.arrived.wait()
+            asking.cancel()
+            await held.left.wait()
+
+        events = [line["event"] for line in log.events() if "request_id" in line]
+        assert events == [
+            "request.started",
+            "attempt.finished",
+            "call.finished",
+            "client.disconnected",
+            "request.finished",
+        ]

@@ -408,7 +408,7 @@ async def _until_logged(log: Log, event: str) -> None:
 
 class WriteInTime(AggregateView):
     methods = ("POST",)
-    deadline = 0.2
+    deadline = 0.4
 
     @call("shop")
     def order(self) -> Request[Item]:
@@ -445,7 +445,7 @@ async def test_the_deadline_ends_the_page_and_not_the_write(
 async def test_a_writes_own_timeout_ends_it(stub: StartStub, log: Log) -> None:
     server = await stub("shop")
     server.on("/order", Gate(None)).on("/held", {"n": 1})
-    with asking([path("page", WriteAndHeld.as_view())], {"shop": Upstream(server.url, timeout=0.2)}) as client:
+    with asking([path("page", WriteAndHeld.as_view())], {"shop": Upstream(server.url, timeout=0.4)}) as client:
         answer = await client.post("/page")
 
     assert answer.status_code == 504

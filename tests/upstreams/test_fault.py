@@ -8,7 +8,7 @@ from upstreams import Fault, Outcome
 
 #: https://www.rfc-editor.org/rfc/rfc9209#section-2.3, as far as a gateway without caches and filters has a use for it.
 RFC_9209 = {
-    "dns_timeout", "dns_error", "connection_refused", "connection_timeout", "connection_terminated",
+    "dns_error", "connection_refused", "connection_timeout", "connection_terminated",
     "connection_limit_reached", "tls_protocol_error", "tls_certificate_error", "http_request_denied",
     "http_response_incomplete", "http_response_header_size", "http_response_body_size", "http_response_content_coding",
     "http_response_timeout", "http_protocol_error", "proxy_internal_error",

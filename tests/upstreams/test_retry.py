@@ -50,7 +50,7 @@ class TestWorthRetrying:
 
     def test_the_faults_that_may_pass_are_these(self) -> None:
         assert {fault.word for fault in Fault if fault.retryable} == {
-            "dns_timeout", "connection_refused", "connection_timeout", "connection_terminated", "http_response_timeout",
+            "connection_refused", "connection_timeout", "connection_terminated", "http_response_timeout",
             "http_response_incomplete", "http_response_status",
         }  # fmt: skip
 

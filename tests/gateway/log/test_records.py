@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import sys
-import warnings
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from django.urls import path
 from gateway import AggregateView, call
 from gateway.log.records import Records, level_name
 from tests.conftest import StartStub
+from tests.gateway.log.processes import run
 from tests.gateway.log.recording import configured, heard
 from tests.logs import CANARY, Log
 from tests.ways import WAYS, asking
@@ -178,14 +178,14 @@ def test_a_level_of_somebodys_own_is_the_next_one_below(number: int, name: str) 
     assert level_name(number) == name
 
 
-def test_a_python_warning_is_an_event(log: Log) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        logging.captureWarnings(capture=False)
-        logging.captureWarnings(capture=True)
-        warnings.warn(f"token={CANARY}", ResourceWarning, stacklevel=1)
+def test_a_python_warning_is_an_event() -> None:
+    code, (event,), complaint = run(f"""
+import warnings
+warnings.simplefilter("always")
+warnings.warn("token={CANARY}", ResourceWarning)
+""")
 
-    event = recorded(log)
+    assert (code, complaint) == (0, b"")
     assert (event["level"], event["logger"]) == ("warning", "py.warnings")
     assert "ResourceWarning: token=[redacted]" in event["message"]
 

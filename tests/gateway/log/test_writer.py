@@ -112,7 +112,19 @@ def test_a_queue_holds_eight_mebibytes_and_counts_what_comes_after(held: Held) -
         written = [line for line in held.lines if b"log.dropped" not in line]
         assert [line.split()[0] for line in written] == [b"first", *(b"%d" % nth for nth in range(kept))]
         assert held.counts() == [10_000 - kept]
+        assert b"log.dropped" in held.lines[1]  # it is told as soon as lines flow again, not when all are through
         assert repr(queue) == "<Queue held waiting=0 lost=0>"
+
+
+def test_lines_that_were_written_make_room_for_others(held: Held) -> None:
+    held.open.set()
+    with queue_before(held) as queue:
+        for _ in range(4):
+            queue.write([b" " * KIB] * (QUEUE // KIB // 2))
+            assert queue.written().wait(10)
+
+    assert len(held.lines) == 2 * QUEUE // KIB
+    assert held.counts() == []
 
 
 def test_a_loss_is_reported_when_lines_flow_again_though_no_other_line_comes(held: Held) -> None:

@@ -1,0 +1,62 @@
+"""The gateway's settings: right, or refused in a sentence that names the setting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from gateway.conf import Conf, conf
+from upstreams import Upstream
+
+
+def test_without_settings_of_its_own_a_project_has_good_ones() -> None:
+    with override_settings():
+        from django.conf import settings  # noqa: PLC0415 - the overridden ones
+
+        for name in ("UPSTREAMS", "GATEWAY_NAME", "GATEWAY_SERVER_TIMING", "PAGE_MIDDLEWARE"):
+            delattr(settings, name) if hasattr(settings, name) else None
+        conf.cache_clear()
+        found = conf()
+
+    assert found == Conf({}, "tributary", server_timing=False, page_middleware=("gateway.middleware.Edge",))
+
+
+def test_settings_are_read_again_after_a_test_has_overridden_them() -> None:
+    before = conf().name
+    with override_settings(GATEWAY_NAME="edge-1"):
+        inside = conf().name
+
+    assert (inside, conf().name) == ("edge-1", before)
+
+
+@pytest.mark.parametrize("name", ["edge", "a", "edge-1.prod_eu", "x" * 64])
+def test_a_name_that_fits_into_headers_is_taken(name: str) -> None:
+    with override_settings(GATEWAY_NAME=name):
+        assert conf().name == name
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"GATEWAY_NAME": ""}, "GATEWAY_NAME must be letters"),
+    ({"GATEWAY_NAME": "1st"}, "GATEWAY_NAME must be letters"),
+    ({"GATEWAY_NAME": "two words"}, "GATEWAY_NAME must be letters"),
+    ({"GATEWAY_NAME": "a\r\nb"}, "GATEWAY_NAME must be letters"),
+    ({"GATEWAY_NAME": "x" * 65}, "GATEWAY_NAME must be letters"),
+    ({"GATEWAY_NAME": None}, "GATEWAY_NAME must be letters"),
+    ({"PAGE_MIDDLEWARE": "gateway.middleware.Edge"}, "PAGE_MIDDLEWARE must be a list of dotted paths"),
+    ({"PAGE_MIDDLEWARE": [object]}, "PAGE_MIDDLEWARE must be a list of dotted paths"),
+    ({"PAGE_MIDDLEWARE": None}, "PAGE_MIDDLEWARE must be a list of dotted paths"),
+    ({"UPSTREAMS": None}, "UPSTREAMS cannot be used:\n  it must be a dict"),
+    ({"UPSTREAMS": {"a": "http://a"}}, "  a: must be an Upstream, not str"),
+    ({"UPSTREAMS": {"a": Upstream("a"), "b": Upstream("http://b", timeout=0)}}, "  b: timeout must be above 0"),
+]
+
+
+@pytest.mark.parametrize(("settings", "said"), WRONG, ids=[str(settings) for settings, _ in WRONG])
+def test_a_setting_that_makes_no_sense_is_refused_by_name(settings: dict[str, Any], said: str) -> None:
+    with override_settings(**settings), pytest.raises(ImproperlyConfigured) as refused:
+        conf()
+
+    assert said in str(refused.value)
