@@ -35,7 +35,8 @@ class Server:
             self.sent.append(message)
 
         self.asked.put_nowait({"type": "lifespan.startup"})
-        await lifespan(self.scope, self.asked.get, send)
+        async with asyncio.timeout(10):
+            await lifespan(self.scope, self.asked.get, send)
 
 
 async def test_requests_share_the_workers_connections_and_they_are_closed_at_the_end(stub: StartStub, log: Log) -> None:
