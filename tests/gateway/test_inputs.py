@@ -213,7 +213,9 @@ class TestQuery:
                 assert head.startswith(b"HTTP/1.1 400"), query[:20]
         assert not server.received
 
-    @pytest.mark.parametrize("kind", [b"application/json; charset*=foo'en'bar", b"application/json; x=" + b"y" * 20_000])
+    @pytest.mark.parametrize(
+        "kind", [b"application/json; charset*=foo'en'bar", b"application/json; x=" + b"y" * 20_000]
+    )
     async def test_no_content_type_is_a_500(self, stub: StartStub, kind: bytes) -> None:
         server = await stub("all")
         async with gateway([path("", SearchPage.as_view())], {"all": server}) as base:
