@@ -97,10 +97,10 @@ def routes() -> Iterator[Route]:
 
 
 def _function_views() -> Iterator[Callable[..., Any]]:
-    """Yield every routed view that may open a fan of its own."""
+    """Yield every routed view that is no page's."""
     for entry in _entries():
         view = inspect.unwrap(entry.view)
-        if inspect.isfunction(view) and inspect.iscoroutinefunction(view) and not hasattr(entry.view, "pages"):
+        if inspect.isfunction(view) and not hasattr(entry.view, "pages"):
             yield view
 
 

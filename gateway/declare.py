@@ -26,13 +26,13 @@ AskedRows = TypeVar("AskedRows", bound=Request[list[Any]] | None)
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """What a declaration says beside its request: what happens when there is no value, and who sees the value."""
 
-    optional: bool = False
-    fallback: Any = msgspec.UNSET
-    absent: tuple[int, ...] = ()
-    passthrough: tuple[int, ...] = ()
-    internal: bool | None = None
-    after: tuple[str, ...] = ()
-    decode: Callable[[bytes], Any] | None = None
+    optional: bool
+    fallback: Any
+    absent: tuple[int, ...]
+    passthrough: tuple[int, ...]
+    internal: bool | None
+    after: tuple[str, ...]
+    decode: Callable[[bytes], Any] | None
 
     @property
     def has_fallback(self) -> bool:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing
 from functools import partial
-from typing import IO, Any
+from io import BytesIO
+from typing import IO, Any, Final
 
 from asgiref.sync import ThreadSensitiveContext, iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.core import signals
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - Django's own name
 from django.core.exceptions import BadRequest, ImproperlyConfigured, MiddlewareNotUsed, RequestAborted
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.handlers.base import reset_urlconf
@@ -35,6 +35,8 @@ from gateway.visit import visit_of
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 GetResponse = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
+
+_EDGE: Final = "gateway.middleware.Edge"
 
 
 class Handler(ASGIHandler):
@@ -68,20 +70,19 @@ class Handler(ASGIHandler):
 
     async def _handle_page(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         try:
-            body_file = await self.read_body(receive)
+            body = await _body(receive, _most_read(scope))
         except RequestAborted:
             return
-        with closing(body_file):
-            set_script_prefix(get_script_prefix(scope))
-            await signals.request_started.asend(sender=self.__class__, scope=scope)
-            await self._respond(scope, body_file, receive, send)
+        set_script_prefix(get_script_prefix(scope))
+        await signals.request_started.asend(sender=self.__class__, scope=scope)
+        await self._respond(scope, body, receive, send)
 
-    async def _respond(self, scope: dict[str, Any], body_file: IO[bytes], receive: Receive, send: Send) -> None:
+    async def _respond(self, scope: dict[str, Any], body: IO[bytes], receive: Receive, send: Send) -> None:
         """Answer, or be cancelled when the client leaves; either way let go of what the response holds."""
         response: HttpResponseBase | None = None
         departure = asyncio.create_task(_cancel_on_disconnect(receive, asyncio.current_task()))
         try:
-            response = await self._response(scope, body_file)
+            response = await self._response(scope, body)
             await self.send_response(response, send)
         except asyncio.CancelledError:
             if not (departure.done() and departure.result()) or _uncancelled() > 0:
@@ -90,8 +91,8 @@ class Handler(ASGIHandler):
             departure.cancel()
             await self._finish(response)
 
-    async def _response(self, scope: dict[str, Any], body_file: IO[bytes]) -> HttpResponseBase:
-        request, refused = self.create_request(scope, body_file)
+    async def _response(self, scope: dict[str, Any], body: IO[bytes]) -> HttpResponseBase:
+        request, refused = self.create_request(scope, body)
         response: Any = refused
         if request is not None:
             request.resolver_match = match if isinstance(match := scope["tributary.match"], ResolverMatch) else None
@@ -129,17 +130,22 @@ class Handler(ASGIHandler):
 
 
 @register("gateway")
-def check_page_middleware(**_: object) -> list[CheckMessage]:
-    """Check that every link of the pages' chain runs on the loop."""
+def check_middleware(**_: object) -> list[CheckMessage]:
+    """Check that every link of the pages' chain runs on the loop, and that the edge is in both chains."""
     try:
         chain = conf().page_middleware
     except ImproperlyConfigured:
         return []  # gateway.E001 says so
-    return [
+    found: list[CheckMessage] = [
         Error(fault, hint="Middleware for ordinary views belongs in MIDDLEWARE.", id="gateway.E006")
         for fault in map(_fault, chain)
         if fault is not None
     ]
+    for name, paths in (("MIDDLEWARE", settings.MIDDLEWARE), ("PAGE_MIDDLEWARE", chain)):
+        if _EDGE not in paths:
+            fault = f"{name} is without {_EDGE}: requests there get no id, no wide log line, and errors in HTML."
+            found.append(Warning(fault, hint="Put it first.", id="gateway.W003"))
+    return found
 
 
 def _is_page(scope: dict[str, Any]) -> bool:
@@ -154,6 +160,29 @@ def _is_page(scope: dict[str, Any]) -> bool:
         match = error
     scope["tributary.match"] = match
     return not isinstance(match, ResolverMatch) or hasattr(match.func, "pages")
+
+
+def _most_read(scope: Mapping[str, Any]) -> int:
+    """Return how many bytes of a body there can be a use for: the most that a page behind this path takes."""
+    pages = getattr(getattr(scope["tributary.match"], "func", None), "pages", {})
+    return max((page.max_body for page in pages.values()), default=0)
+
+
+async def _body(receive: Receive, most: int) -> IO[bytes]:
+    """Return the client's body, or what shows that it has more bytes than `most`. Raises RequestAborted if it leaves.
+
+    Django's own reads whatever comes, and writes what is large to disk, on the loop.
+    """
+    body = BytesIO()
+    more = True
+    while more and body.tell() <= most:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RequestAborted
+        body.write(message.get("body", b""))
+        more = message.get("more_body", False)
+    body.seek(0)
+    return body
 
 
 def _path_info(scope: Mapping[str, Any]) -> str:

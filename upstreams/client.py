@@ -8,7 +8,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Collection, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
@@ -25,6 +25,7 @@ from upstreams.values import Decoder, Unreadable
 from upstreams.wire import Answer, Trip, exchange, fault_of, timeout_fault
 
 T = TypeVar("T")
+_OUTLIVING: Final = "the write goes on until its own timeout"
 logger = logging.getLogger(__name__)
 
 
@@ -109,7 +110,7 @@ class Client:
             detail=attempt.detail,
             attempts=call.attempts,
             retry_after=attempt.retry_after,
-            passthrough=attempt.status in self.upstream.passthrough,
+            passthrough=attempt.fault is Fault.HTTP_RESPONSE_STATUS and attempt.status in self.upstream.passthrough,
         )
 
     async def close(self) -> None:
@@ -127,7 +128,7 @@ class Client:
         return lambda attempt, wait: self._journal.retry_scheduled(self.name, call.name, attempt, wait)
 
     async def _turn(self, call: Call) -> Attempt:
-        """Make one attempt, once there is a permit for it. A write, once it may have been sent, is not cancelled."""
+        """Make one attempt, once there is a permit for it. A write, once it has been sent, is not cancelled."""
         now = asyncio.get_running_loop().time()
         until = now + self.upstream.timeout
         if until > call.deadline.at and call.request.safe:
@@ -140,8 +141,9 @@ class Client:
         if not await self._permit(min(until, call.deadline.at)):
             return self._unsent(call, Fault.CONNECTION_LIMIT_REACHED)
         call.attempts += 1
-        attempt = self._attempt(call, url, until)
-        return await attempt if call.request.safe else await self._outlive(attempt, call)
+        trip = Trip()
+        attempt = self._attempt(call, url, until, trip)
+        return await attempt if call.request.safe else await self._outlive(attempt, call, trip)
 
     async def _permit(self, until: float) -> bool:
         if not self._permits.locked():
@@ -152,9 +154,8 @@ class Client:
         except TimeoutError:
             return False
 
-    async def _attempt(self, call: Call, url: str, until: float) -> Attempt:
+    async def _attempt(self, call: Call, url: str, until: float, trip: Trip) -> Attempt:
         """One exchange, timed, judged and told to the journal, however it ends; gives its permit back."""
-        trip = Trip()
         span_id = new_span_id()
         started = time.perf_counter()
         answer: Answer | None = None
@@ -227,7 +228,7 @@ class Client:
             return base + request.target
         try:
             url = urljoin(base + "/", request.link)
-            return url.partition("#")[0] if _origin(url) in self._origins else None
+            return url if _origin(url) in self._origins else None
         except ValueError:
             return None
 
@@ -242,8 +243,8 @@ class Client:
         start = time.perf_counter() - call.inbound.started
         return Attempt(number=call.attempts, span_id="", start=start, duration=0.0, fault=fault, detail=detail)
 
-    async def _outlive(self, attempt: Coroutine[Any, Any, Attempt], call: Call) -> Attempt:
-        """Wait for a write until the deadline; past that, or past cancellation, it runs on to its own timeout."""
+    async def _outlive(self, attempt: Coroutine[Any, Any, Attempt], call: Call, trip: Trip) -> Attempt:
+        """Wait for a write until the deadline; past that, or past cancellation, one that was sent runs on."""
         task = asyncio.create_task(attempt)
         self._outliving.add(task)
         task.add_done_callback(self._outliving.discard)
@@ -251,7 +252,10 @@ class Client:
             async with asyncio.timeout_at(call.deadline.at):
                 return await asyncio.shield(task)
         except TimeoutError:
-            return self._unsent(call, Fault.DEADLINE_EXCEEDED, "the write goes on until its own timeout")
+            return self._unsent(call, Fault.DEADLINE_EXCEEDED, _OUTLIVING if trip.sent else None)
+        finally:
+            if not trip.sent:
+                task.cancel()
 
 
 def not_json(answer: Answer) -> str | None:

@@ -6,6 +6,7 @@ it follows no redirect, keeps no cookie, reads no proxy settings and inflates no
 
 from __future__ import annotations
 
+import io
 import re
 import select
 import ssl
@@ -27,6 +28,7 @@ _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connec
 _STATUS_LINE: Final = range(200, 600)
 _MEDIA_TYPE: Final = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}", re.ASCII)
 _CHARSET: Final = re.compile(r'(?:^|;)\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
+_LARGE: Final = 1024 * 1024  # bytes; aiohttp writes more than that in one go, and warns of it, unless it is a file
 _HEADERS_TOO_LARGE: Final = re.compile("Got more than|Too many headers")
 
 
@@ -134,7 +136,7 @@ async def exchange(
         method,
         URL(url, encoded=True),
         headers=headers,
-        data=body,
+        data=io.BytesIO(body) if body is not None and len(body) > _LARGE else body,
         allow_redirects=False,
         middlewares=(trip,),
     ) as response:

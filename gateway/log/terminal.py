@@ -59,9 +59,10 @@ def _columns(fields: Mapping[str, Any], paint: Paint) -> Iterator[str]:
     yield paint(_LEVEL_COLOURS[level], _LEVELS[level])
     yield paint(_BOLD, f"{_safe(fields['event']):<17}")
     yield _record(fields, paint)
-    if _subject(fields):
+    ended = _ending(fields) or "duration_ms" in fields
+    if _subject(fields) or ended:
         yield f"{_subject(fields):<30}"
-    if _ending(fields) or "duration_ms" in fields:
+    if ended:
         yield paint(_OUTCOME_COLOURS.get(str(outcome), "0"), f"{_ending(fields):<28}")
         yield f"{_duration(fields):>11}"
     yield from (f"{paint(_DIM, name + '=')}{text}" for name, text in _others(fields))

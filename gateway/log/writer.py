@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -148,6 +149,8 @@ class Queue:
 
     def _ring(self) -> None:
         """Wake the thread, or start it; one that cannot be started is tried again with the next line."""
+        if sys.is_finalizing():
+            return  # a thread that is started now would never run, and its starter wait for it
         self._rung = True
         if self._thread is None:
             thread = threading.Thread(target=self._run, name=f"log-{self._output.name}", daemon=True)

@@ -138,6 +138,7 @@ STANDS_FOR: list[tuple[Any, Any, bool]] = [
     (tuple[int, ...], tuple[int, str], False),
     (tuple[int, ...], tuple[bool, ...], True),
     (tuple[int, int], tuple[int, ...], False),
+    (tuple[Any, Any], tuple[int, ...], False),
     (tuple, tuple[int, str], True),
     (tuple[int, ...], tuple, True),
     (Sequence[int], tuple[int, ...], True),

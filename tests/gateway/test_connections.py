@@ -197,3 +197,17 @@ def test_nothing_bound_in_one_request_is_in_the_lines_of_the_next(
         ("of-carol", None),
     ]
     assert [event["user"] for event in log.events("bound")] == ["alice", "bob", "carol"]
+
+
+@pytest.mark.parametrize(
+    ("where", "status"), [("/orders", 413), ("/items/7", 405), ("/nowhere", 404)], ids=["page", "no body", "nowhere"]
+)
+@pytest.mark.parametrize("told", ["Content-Length: 90000000", "Transfer-Encoding: chunked"])
+async def test_an_endless_body_is_answered_before_its_end(stub: StartStub, where: str, status: int, told: str) -> None:
+    async with gateway(ROUTES, await shop(stub)) as base, connected(base) as client:
+        await client.send("POST", where, headers=f"{told}\r\nContent-Type: application/json\r\n")
+        for _ in range(120):  # 1.2 MB, more than any page here takes, and far less than was told
+            client.writer.write(b"2710\r\n" + b"x" * 10_000 + b"\r\n" if "chunked" in told else b"x" * 10_004)
+        got = await client.answer()
+
+    assert (got.status, got.header("Content-Type")) == (status, "application/problem+json")

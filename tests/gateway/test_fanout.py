@@ -541,6 +541,12 @@ class PassingPart(AggregateView):
         return await fan.call("plain", GET("/named"), Item, passthrough=(404,))
 
 
+class PassingInside(AggregateView):
+    @part
+    async def named(self, fan: Fan) -> JSON | None:
+        return await fan.call("plain", GET("/named"), optional=True, passthrough=(404,))
+
+
 class PassingPartUpstream(AggregateView):
     @part
     async def named(self, fan: Fan) -> Item:
@@ -567,6 +573,7 @@ class PassingOptionalPartUpstream(AggregateView):
         (PassingEach, 404, 404),
         (PassingPart, 404, 404),
         (PassingPart, 409, 200),
+        (PassingInside, 404, 404),
         (PassingPartUpstream, 404, 404),
         (PassingOptionalPartUpstream, 404, 200),
     ],
@@ -587,12 +594,6 @@ async def test_a_status_passes_through_where_the_call_says_so_or_the_upstream_of
     if page_says != 200:
         assert answer["Content-Type"] == "application/problem+json"
         assert answer.json()["status"] == page_says
-
-
-class PassingInside(AggregateView):
-    @part
-    async def named(self, fan: Fan) -> JSON | None:
-        return await fan.call("plain", GET("/named"), optional=True, passthrough=(404,))
 
 
 @pytest.mark.parametrize(("page", "status"), [(Passing, 504), (PassingOptional, 200), (PassingInside, 200)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import runpy
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,6 +77,13 @@ async def test_a_worker_that_finds_a_mistake_says_so_and_does_not_start(log: Log
         "  gateway.E002: Item.item names the upstream 'shop', which UPSTREAMS does not have.\n"
     )
     assert log.events("gateway.started") == []
+
+
+def test_a_wsgi_server_does_not_start_with_a_mistake_either() -> None:
+    with project(ROUTES, {}), pytest.raises(ImproperlyConfigured, match="the gateway cannot start:"):
+        runpy.run_module("gateway.wsgi")
+    with project(ROUTES, NOBODY):
+        assert callable(runpy.run_module("gateway.wsgi")["application"])
 
 
 async def test_a_server_that_hands_no_state_on_is_refused_by_name() -> None:

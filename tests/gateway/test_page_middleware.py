@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import markcoroutinefunction
+from django.core import checks
 from django.core.exceptions import ImproperlyConfigured, MiddlewareNotUsed, PermissionDenied
 from django.http import FileResponse, Http404, HttpRequest, HttpResponseBase
 from django.urls import path
@@ -85,13 +86,22 @@ def test_middleware_that_does_not_belong_around_pages_is_refused_at_start(unfit:
         with pytest.raises(ImproperlyConfigured, match=why):
             Handler()
 
-    assert f"(gateway.E006) PAGE_MIDDLEWARE: {unfit} {why}" in str(refused.value)
+    assert f"gateway.E006: PAGE_MIDDLEWARE: {unfit} {why}" in str(refused.value)
 
 
 def test_middleware_that_turns_out_synchronous_is_refused_at_start() -> None:
     refused = pytest.raises(ImproperlyConfigured, match="pretending is not a coroutine function when given one")
     with project(ROUTES, {}, PAGE_MIDDLEWARE=[f"{__name__}.pretending"]), refused:
         Handler()
+
+
+@pytest.mark.parametrize("setting", ["MIDDLEWARE", "PAGE_MIDDLEWARE"])
+def test_a_chain_without_the_edge_is_warned_of(setting: str) -> None:
+    with project(ROUTES, {"shop": Upstream("http://127.0.0.1:1")}, **{setting: []}):
+        found = checks.run_checks(tags=["gateway"])
+        refuse_faults()  # but starts: a project may have its own
+
+    assert [(warning.id, warning.msg.split()[0]) for warning in found] == [("gateway.W003", setting)]
 
 
 async def test_page_middleware_may_choose_another_urlconf(stub: StartStub) -> None:

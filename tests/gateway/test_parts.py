@@ -456,8 +456,10 @@ async def test_a_part_that_swallows_its_cancellation_is_named_in_the_log_and_mak
 
     upstream = Upstream(server.url, timeout=SLOW, retry=None)
     with asking([path("page", Page.as_view())], {"posts": upstream}) as client:
-        answer = await client.get("/page")
-    Page.let_go.set()
+        try:
+            answer = await client.get("/page")
+        finally:
+            Page.let_go.set()
     await _no_other_tasks()
 
     assert answer.status_code == 502
@@ -491,9 +493,11 @@ async def test_a_part_that_swallows_its_cancellation_does_not_keep_the_page_past
         let_go = asyncio.Event()
 
     with asking([path("page", Page.as_view())], {}) as client:
-        async with asyncio.timeout(20):
-            answer = await client.get("/page")
-    Page.let_go.set()
+        try:
+            async with asyncio.timeout(20):
+                answer = await client.get("/page")
+        finally:
+            Page.let_go.set()
     await _no_other_tasks()
 
     assert answer.status_code == 200

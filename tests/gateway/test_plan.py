@@ -168,6 +168,35 @@ def test_inputs_are_told_apart_from_calls() -> None:
     assert Shop.plan.required == {"stock", "feed", "basket"}
 
 
+def test_a_declaration_is_required_unless_it_says_otherwise() -> None:
+    class Page(AggregateView):
+        @call("users")
+        def user(self) -> Request[User]:
+            return GET("/user")
+
+        @batch("catalog", key="id")
+        def products(self, ids: list[int]) -> Request[list[Product]]:
+            return GET("/products", id=ids)
+
+        @products.keys
+        def ids(self) -> list[int]:
+            return [1]
+
+        @part(after=("user",))
+        async def feed(self, fan: Fan) -> list[int]:
+            return []
+
+        @part(fallback=[])
+        async def ads(self, fan: Fan) -> list[int]:
+            return []
+
+        @call("likes", optional=True)
+        def likes(self) -> Request[int]:
+            return GET("/likes")
+
+    assert Page.plan.required == {"user", "products", "feed"}
+
+
 def test_a_value_has_the_type_that_others_see() -> None:
     assert {name: node.type for name, node in Shop.plan.nodes.items()} == {
         "user": User,

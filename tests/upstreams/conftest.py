@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import hypothesis
 import pytest
 
 from tests.logs import Log
 from tests.upstreams.raw import Raw, serving_raw
+
+# A busy machine is no failure, and what a run found is told by its output.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, database=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture

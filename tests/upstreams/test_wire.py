@@ -8,6 +8,7 @@ import random
 import ssl
 import subprocess
 import zlib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from shutil import which
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ import pytest
 from tests.logs import CANARY
 from tests.upstreams.asking import Asking, asking, until
 from tests.upstreams.raw import (
+    Peer,
     Raw,
     Step,
     answer,
@@ -172,12 +174,12 @@ STATUS = [
     case("503 reset", Fault.HTTP_RESPONSE_STATUS, head("503 Busy", "Content-Length: 9"), rst, retried=True),
 ]
 SLOW = [
-    case("silence", Fault.HTTP_RESPONSE_TIMEOUT, silence, retried=True),
-    case("silence in the headers", Fault.HTTP_RESPONSE_TIMEOUT, OK, silence, retried=True),
-    case("silence in the body", Fault.HTTP_RESPONSE_TIMEOUT, LENGTH % 99 + b"{", silence, retried=True),
-    case("headers drop by drop", Fault.HTTP_RESPONSE_TIMEOUT, OK + b"a: ", endlessly(b"b", 0.005), retried=True),
-    case("body drop by drop", Fault.HTTP_RESPONSE_TIMEOUT, LENGTH % 9999, endlessly(b" ", 0.005), retried=True),
-    case("wait without end", Fault.HTTP_RESPONSE_TIMEOUT, endlessly(head("102 Processing"), 0.001), retried=True),
+    case("silence", Fault.HTTP_RESPONSE_TIMEOUT, silence),
+    case("silence in the headers", Fault.HTTP_RESPONSE_TIMEOUT, OK, silence),
+    case("silence in the body", Fault.HTTP_RESPONSE_TIMEOUT, LENGTH % 99 + b"{", silence),
+    case("headers drop by drop", Fault.HTTP_RESPONSE_TIMEOUT, OK + b"a: ", endlessly(b"b", 0.005)),
+    case("body drop by drop", Fault.HTTP_RESPONSE_TIMEOUT, LENGTH % 9999, endlessly(b" ", 0.005)),
+    case("wait without end", Fault.HTTP_RESPONSE_TIMEOUT, endlessly(head("102 Processing"), 0.001)),
 ]
 
 
@@ -203,11 +205,21 @@ async def test_what_an_upstream_does_wrong_has_a_name_and_a_price(raw: Raw, case
 async def test_an_upstream_that_is_too_slow_is_given_up_at_the_attempt_s_timeout(raw: Raw, case_: Case) -> None:
     raw.on("/", *case_.steps)
 
-    async with asking(Upstream(raw.url, retry=TWICE, timeout=0.06)) as one:
+    async with asking(Upstream(raw.url, retry=None, timeout=0.2)) as one:
         outcome = await one.ask(GET("/"))
 
-    assert (outcome.fault, outcome.attempts, len(raw.requests)) == (Fault.HTTP_RESPONSE_TIMEOUT, 2, 2)
-    assert {(attempt.sent, attempt.conn) for attempt in one.notes.attempts} == {(True, "new")}
+    assert (outcome.fault, outcome.attempts, len(raw.requests)) == (Fault.HTTP_RESPONSE_TIMEOUT, 1, 1)
+    assert [(attempt.sent, attempt.conn) for attempt in one.notes.attempts] == [(True, "new")]
+
+
+async def test_a_timeout_is_tried_again_on_a_new_connection(raw: Raw) -> None:
+    raw.on("/", silence).on("/", answer())
+
+    async with asking(Upstream(raw.url, retry=TWICE, timeout=0.3)) as one:
+        outcome = await one.ask(GET("/"))
+
+    assert (outcome.fault, outcome.attempts) == (None, 2)
+    assert [attempt.conn for attempt in one.notes.attempts] == ["new", "new"]
 
 
 @pytest.mark.parametrize(
@@ -283,6 +295,19 @@ async def test_an_answer_without_a_body_is_none_where_the_type_has_it(raw: Raw, 
     async with asking(Upstream(raw.url)) as one:
         assert (await one.ask(GET("/"), JSON | None)).fault is None
         assert (await one.ask(GET("/"), JSON)).fault is Fault.BODY_MISMATCH
+
+
+@pytest.mark.parametrize("end", [silence, fin, rst], ids=["open", "fin", "rst"])
+async def test_an_answer_that_comes_before_the_body_has_left_is_taken(end: Callable[[Peer], Awaitable[None]]) -> None:
+    async def refuse(peer: Peer) -> None:
+        await peer.reader.readuntil(b"\r\n\r\n")
+        peer.writer.write(answer(b"{}", "413 Content Too Large"))
+        await end(peer)
+
+    async with serving_raw(refuse) as server, asking(Upstream(server.url, timeout=30.0)) as one:
+        outcome = await one.ask(POST("/", content=(bytes(20_000_000), "application/octet-stream")))
+
+    assert (outcome.fault, outcome.status) == (Fault.HTTP_RESPONSE_STATUS, 413)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

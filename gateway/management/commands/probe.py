@@ -36,6 +36,8 @@ class Command(BaseCommand):
     def handle(self, **options: Any) -> None:
         """Ask, print, and exit with 1 if one is down."""
         table = _chosen(options["upstreams"])
+        if not table:
+            raise CommandError("UPSTREAMS is empty: there is nobody to ask")
         try:
             request = GET(options["path"])
         except (TypeError, ValueError) as error:

@@ -80,6 +80,12 @@ async def test_a_wrong_argument_is_said_in_a_sentence(arguments: tuple[str, ...]
     assert (ended.code, ended.out, ended.err) == (1, "", f"CommandError: {said}")
 
 
+async def test_nobody_to_ask_is_no_success() -> None:
+    ended = await probed({})
+
+    assert (ended.code, ended.err) == (1, "CommandError: UPSTREAMS is empty: there is nobody to ask")
+
+
 async def test_a_table_that_cannot_be_used_is_said_in_a_sentence() -> None:
     ended = await probed({"users": Upstream("users")})
 

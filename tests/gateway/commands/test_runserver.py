@@ -41,4 +41,4 @@ async def test_a_mistake_that_is_mended_while_it_runs_is_served_mended(
 def test_without_reloading_a_mistake_ends_it() -> None:
     refused = pytest.raises(CommandError, match="names the upstream 'shop', which UPSTREAMS does not have")
     with project([path("<int:item_id>", Item.as_view())], {}), refused:
-        call_command("runserver", "127.0.0.1:0", "--noreload", stdout=StringIO())
+        call_command("runserver", "127.0.0.1:0", "--noreload", skip_checks=False, stdout=StringIO())

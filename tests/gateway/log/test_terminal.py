@@ -99,7 +99,8 @@ def test_what_is_compared_stands_below_each_other() -> None:
 
     assert len({line.index("#2") for line in found}) == 2
     assert len({re.search(" (ok|failed) ", line).start() for line in found}) == 1  # type: ignore[union-attr]
-    assert len({line.index(" ms ") for line in found}) == 1
+    merged = shown({**OURS, "event": "merge.finished", "duration_ms": 0.02})
+    assert len({line.index(" ms ") for line in (*found, merged)}) == 1
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def test_a_flush_waits_two_seconds_at_most_for_all_sinks_together(held: Held) ->
         took = time.monotonic() - began
         second.open.set()
 
-    assert 1.9 < took < 3.5
+    assert 1.9 < took < 3.9  # and not two for each
 
 
 def test_sinks_that_are_replaced_are_written_out_and_closed(held: Held) -> None:
@@ -411,8 +411,13 @@ else:
     assert sorted(numbers(found)) == list(range(2010))
 
 
-def test_what_is_logged_while_the_interpreter_ends_raises_nothing() -> None:
-    program = "import atexit\natexit._clear()\natexit.register(log, 1)\natexit.register(print, 'end', file=sys.stderr)"
-    code, _, complaint = run(program)
+def test_what_is_logged_while_the_interpreter_ends_neither_raises_nor_waits() -> None:
+    code, _, complaint = run("""
+class Last:
+    def __del__(self, log=events.client_disconnected, end=lambda error=sys.stderr: error.write("end")):
+        log()
+        end()
+last = Last()
+""")
 
-    assert (code, complaint) == (0, b"end\n")
+    assert (code, complaint) == (0, b"end")
