@@ -209,7 +209,7 @@ async def cancel_pages(upstreams: Upstreams, chance: random.Random, total: int, 
     while ends["cancelled"] < total:
         fan_out = upstreams.fan_out(Everything(), user_id=7)
         run = asyncio.create_task(fan_out.run())
-        for _ in range(int(80 * chance.random() ** 3)):
+        for _ in range(int(64 * chance.random() ** 3)):
             await asyncio.sleep(0)
         run.cancel()
         try:
