@@ -162,12 +162,12 @@ class FanOut:
         if not node.policy.has_fallback and node.join is None:
             self.lacking.add(node.name)
 
-    async def send(self, node: Node, request: Request[Any], nth: int = 0) -> Outcome:
+    async def send(self, node: Node, request: Request[Any], part: str = "") -> Outcome:
         """Send one of a call's requests; a write waits at the gate first."""
         if not request.safe:
             await self.gate(node)
         assert node.decoder is not None  # noqa: S101 - only parts have none, and they send through their fan
-        call = Call(node.name, request, node.decoder, self.inbound, self.deadline, node.policy.absent, nth)
+        call = Call(node.name, request, node.decoder, self.inbound, self.deadline, node.policy.absent, part)
         try:
             return await self.sender.send(node.upstream, call)
         finally:
@@ -301,7 +301,7 @@ async def _make_join(fan_out: FanOut, node: Node) -> None:
 
     async def ask() -> None:
         for nth, chunk in waiting:
-            rows = await _chunk(fan_out, node, join, nth, chunk)
+            rows = await _chunk(fan_out, node, join, chunk)
             if isinstance(rows, Failure):
                 lost.append((nth, rows))
             else:
@@ -330,14 +330,14 @@ def _gather_rows(
         fan_out.keep(node, rows)
 
 
-async def _chunk(fan_out: FanOut, node: Node, join: Join, nth: int, chunk: list[Any]) -> Mapping[Any, Any] | Failure:
+async def _chunk(fan_out: FanOut, node: Node, join: Join, chunk: list[Any]) -> Mapping[Any, Any] | Failure:
     """Ask for one chunk of keys; its rows by key, or why there are none."""
     request = fan_out.request(node, chunk if node.kind == "batch" else chunk[0])
     if request is None:
         return {}
     if isinstance(request, Failure):
         return _lose(fan_out, node, chunk, CallFailed(node.name, request))
-    outcome = await fan_out.send(node, request, nth)
+    outcome = await fan_out.send(node, request, part=repr(chunk))  # by its keys: their order is not the same each time
     try:
         if outcome.ok:
             return _rows(node, join, outcome, chunk)

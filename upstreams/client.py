@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 class Call:
     """One call while it is under way: what was asked, and what the attempts have brought so far."""
 
-    __slots__ = ("absent", "attempts", "deadline", "decoder", "inbound", "missing", "name", "nth", "request", "value")
+    __slots__ = ("absent", "attempts", "deadline", "decoder", "inbound", "missing", "name", "part", "request", "value")
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Call:
         inbound: Inbound,
         deadline: Deadline,
         absent: Collection[int] = (),
-        nth: int = 0,
+        part: str = "",
     ) -> None:
         self.name = name
         self.request = request
@@ -50,7 +50,7 @@ class Call:
         self.inbound = inbound
         self.deadline = deadline
         self.absent = absent
-        self.nth = nth
+        self.part = part
         self.attempts = 0
         self.value: Any = None
         self.missing = False
@@ -270,7 +270,7 @@ def not_json(answer: Answer) -> str | None:
 
 def _derived_key(call: Call) -> str:
     """Derive the key of one write from the client's, so that a client's repeat is an upstream's repeat."""
-    source = f"{call.inbound.idempotency_key}:{call.name}:{call.nth}"
+    source = f"{call.inbound.idempotency_key}:{call.name}:{call.part}"
     return hashlib.sha256(source.encode()).hexdigest()[:32]
 
 

@@ -556,3 +556,31 @@ async def test_the_writes_of_a_part_have_keys_of_their_own_the_same_when_repeate
     one, two, again_one, again_two = (asked.headers["idempotency-key"] for asked in server.received)
     assert (one, two) == (again_one, again_two)
     assert one != two
+
+
+class Wanted(msgspec.Struct):
+    skus: list[str]
+
+
+class Shrinking(AggregateView):
+    @each("shop")
+    def reserved(self, sku: str) -> Request[Item]:
+        return POST("/reserved", json=sku)
+
+    @reserved.keys
+    def skus(self, body: Wanted) -> list[str]:
+        return body.skus
+
+
+async def test_a_join_s_write_has_the_key_of_what_it_is_for_not_of_its_place(stub: StartStub) -> None:
+    server = await stub("shop")
+    server.on("*", {"n": 1})
+    upstream = Upstream(server.url, idempotency_header="Idempotency-Key")
+    with asking([path("page", Shrinking.as_view())], {"shop": upstream}) as client:
+        for skus in (["a", "b", "c"], ["c", "b"]):
+            headers = {"Idempotency-Key": "client-1"}
+            await client.post("/page", {"skus": skus}, content_type="application/json", headers=headers)
+
+    keys = keys_by_request(server.received)
+    assert {len(used) for used in keys.values()} == {1}
+    assert len(set().union(*keys.values())) == 3

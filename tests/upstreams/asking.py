@@ -92,10 +92,10 @@ class Asking:
         absent: Collection[int] = (),
         of: Inbound | None = None,
         name: str = "it",
-        nth: int = 0,
+        part: str = "",
     ) -> Outcome:
         """Make one call with `within` seconds for all of it."""
-        call = Call(name, request, Decoder(type_, decode), of or inbound(), Deadline.within(within), absent, nth)
+        call = Call(name, request, Decoder(type_, decode), of or inbound(), Deadline.within(within), absent, part)
         return await self.fleet.send("service", call)
 
     def gave_everything_back(self) -> None:

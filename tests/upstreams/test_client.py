@@ -616,7 +616,7 @@ class TestWrites:
             {"of": inbound(key="k")},
             {"of": inbound(key="l")},
             {"of": inbound(key="k"), "name": "other"},
-            {"of": inbound(key="k"), "nth": 1},
+            {"of": inbound(key="k"), "part": "1"},
             {"of": inbound({"idempotency-key": "forged"}, key="m")},
         ]
         async with asking(Upstream(server.url, idempotency_header="Idempotency-Key")) as one:
