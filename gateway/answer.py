@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from upstreams import Fault, Outcome
+from upstreams import Fault, Outcome, Reply
 from upstreams.values import encode
 
 T = TypeVar("T")
@@ -175,6 +175,15 @@ def denied(upstream: str | None, detail: str) -> Failure:
         retryable=False,
         detail=detail,
     )
+
+
+def shown(value: Any) -> Any:
+    """Return what clients may see of a call's value: of a Reply the value alone, for its headers are the upstream's."""
+    if isinstance(value, Reply):
+        return value.value
+    if isinstance(value, Mapping) and any(isinstance(row, Reply) for row in value.values()):
+        return {key: shown(row) for key, row in value.items()}
+    return value
 
 
 def envelope(data: Any, *, complete: bool, errors: Mapping[str, Failure]) -> bytes:

@@ -155,10 +155,12 @@ class Fan:
         return self._calls[label]
 
     def raise_untold(self) -> None:
-        """Raise what the first call failed with that nobody awaited."""
+        """Raise what the first call failed with that nobody awaited; a write still under way is an author's mistake."""
         for pending in self._calls.values():
             if (error := pending.untold()) is not None:
                 raise error
+            if not pending.call.request.safe and not pending.task.done():
+                raise RuntimeError(f"{pending.call.name} is a write that nobody awaited: it may not have been sent")
 
     async def _value(self, upstream: str, call: Call, *, optional: bool, passthrough: tuple[int, ...]) -> Any:
         outcome = await self._outcome(upstream, call)

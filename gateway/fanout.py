@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.answer import CallFailed, Failure, denied, failure_of, skipped
+from gateway.answer import CallFailed, Failure, denied, failure_of, shown, skipped
 from gateway.fan import Fan
 from gateway.log import events
 from gateway.plan import Join, Node, Plan
@@ -73,7 +73,7 @@ class FanOut:
 
     def data(self) -> dict[str, Any]:
         """Return the public values in the order of declaration."""
-        return {name: self.values[name] for name in self.plan.public()}
+        return {name: shown(self.values[name]) for name in self.plan.public()}
 
     def errors(self) -> dict[str, Failure]:
         """Return the failures in the order of declaration, those inside parts last."""
@@ -259,7 +259,7 @@ def _inside(path: str, given: object) -> Iterator[tuple[str, Any]]:
     """Yield what an input is made of, each with its path."""
     if isinstance(given, msgspec.Struct):
         names = zip(given.__struct_encode_fields__, given.__struct_fields__, strict=True)
-        yield from ((f"{path}.{shown}", getattr(given, name)) for shown, name in names)
+        yield from ((f"{path}.{field}", getattr(given, name)) for field, name in names)
     elif isinstance(given, Mapping):
         yield from ((f"{path}.{key}", value) for key, value in given.items())
     elif isinstance(given, (list, tuple, set, frozenset)):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from asgiref.sync import async_to_sync
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
-from gateway.answer import Failure
+from gateway.answer import Failure, shown
 from gateway.fanout import FanOut
 from gateway.fleets import borrowed_fleet
 from gateway.negotiation import SSE_TYPE
@@ -161,7 +161,7 @@ def _call_frame(fan_out: FanOut, node: Node) -> Frame:
     if failure is not None:
         frame["error"] = failure
     if failure is None or node.policy.has_fallback or node.join is not None:
-        frame["data"] = fan_out.values[node.name]
+        frame["data"] = shown(fan_out.values[node.name])
     return frame
 
 

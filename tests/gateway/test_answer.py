@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from django.urls import path
 
-from gateway import AggregateView, Answer, CallFailed, Problem, call
+from gateway import AggregateView, Answer, CallFailed, Problem, call, each
 from gateway.answer import Failure
 from tests.conftest import StartStub
 from tests.logs import CANARY, Log
@@ -83,6 +83,20 @@ class OfAReply(AggregateView):
         return thing.value
 
 
+class PublicReplies(AggregateView):
+    @call("all")
+    def thing(self) -> Request[Reply[JSON]]:
+        return GET("/thing")
+
+    @each("all")
+    def things(self, key: int) -> Request[Reply[int]]:
+        return GET("/things/{key}", key=key)
+
+    @things.keys
+    def numbers(self) -> list[int]:
+        return [1, 2]
+
+
 class ThroughAnotherCall(AggregateView):
     @call("all", internal=True)
     def thing(self) -> Request[JSON]:
@@ -95,6 +109,21 @@ class ThroughAnotherCall(AggregateView):
     @call("all")
     def wrapped(self, thing: JSON) -> Request[JSON]:
         return POST("/echo", json=Wrapped(2, thing), safe=True)
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/jsonl"])
+async def test_of_a_public_reply_the_client_sees_the_value_and_no_header(
+    stub: StartStub, client: aiohttp.ClientSession, accept: str
+) -> None:
+    server = (await stub("all")).on("*", Answered(5, headers={"Set-Cookie": CANARY}))
+    async with (
+        gateway([path("", PublicReplies.as_view())], {"all": once(server)}) as base,
+        client.get(base, headers={"Accept": accept}) as answer,
+    ):
+        text = await answer.text()
+    last = msgspec.json.decode(text.splitlines()[-1])
+    assert last.get("data", last.get("result")) == {"thing": 5, "things": {"1": 5, "2": 5}}
+    assert CANARY not in text
 
 
 class TestExactBytes:

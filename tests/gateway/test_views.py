@@ -401,3 +401,19 @@ async def test_errors_are_told_in_the_order_the_calls_were_made(stub: StartStub,
 
     assert list(answer.json()["errors"]) == ["first", "second"]
     assert 'details="no value: first, second"' in answer["Proxy-Status"]
+
+
+async def test_a_write_that_nobody_awaits_is_the_author_s_mistake_and_not_lost_in_silence(stub: StartStub) -> None:
+    server = await stub("ledger")
+    server.on("*", {})
+
+    async def careless(request: HttpRequest) -> HttpResponse:
+        async with fan_out(request) as fan:
+            fan.call("ledger", POST("/entries", json={}))
+            return fan.answer({})
+
+    with asking([path("careless", careless)], {"ledger": server}) as client:
+        client.raise_request_exception = False
+        answer = await client.get("/careless")
+
+    assert answer.status_code == 500
