@@ -409,7 +409,7 @@ async def test_a_write_that_nobody_awaits_is_the_author_s_mistake_and_not_lost_i
 
     async def careless(request: HttpRequest) -> HttpResponse:
         async with fan_out(request) as fan:
-            fan.call("ledger", POST("/entries", json={}))
+            _ = fan.call("ledger", POST("/entries", json={}))
             return fan.answer({})
 
     with asking([path("careless", careless)], {"ledger": server}) as client:
