@@ -69,8 +69,8 @@ class Program:
     async def says(self, pattern: str, times: int = 1) -> re.Match[str]:
         """Wait until that many of its lines match; returns the last of them."""
         async with asyncio.timeout(PATIENCE), self._more:
-            await self._more.wait_for(lambda: len(self._said(pattern)) >= times or self._silent())
-        found = self._said(pattern)
+            await self._more.wait_for(lambda: len(self.said(pattern)) >= times or self._silent())
+        found = self.said(pattern)
         assert len(found) >= times, f"it never said {pattern!r}:\n" + "\n".join(self.out + self.err)
         return found[times - 1]
 
@@ -97,7 +97,8 @@ class Program:
         lines = [msgspec.json.decode(line) for line in self.out if line.startswith("{")]
         return [line for line in lines if line["event"] == name]
 
-    def _said(self, pattern: str) -> list[re.Match[str]]:
+    def said(self, pattern: str) -> list[re.Match[str]]:
+        """Return the lines so far that match."""
         return [found for line in (*self.out, *self.err) if (found := re.search(pattern, line))]
 
     def _silent(self) -> bool:

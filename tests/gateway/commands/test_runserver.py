@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
@@ -25,7 +27,11 @@ async def test_a_mistake_that_is_mended_while_it_runs_is_served_mended(
         async with program("manage.py", "runserver", "127.0.0.1:0", environment=environment) as server:
             await server.says("Item.item names the upstream 'shpo', which UPSTREAMS does not have.")
 
-            write_project(tmp_path, {"shop": shop.url}, URLS)
+            while not server.said("changed, reloading"):  # a change before the first look at the files is not seen
+                write_project(tmp_path, {"shop": shop.url}, URLS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(3):
+                        await server.says("changed, reloading")
             base = await server.base()
             async with client.get(f"{base}/items/7", headers={"Accept": "application/jsonl"}) as answer:
                 frames = (await answer.text()).splitlines()
