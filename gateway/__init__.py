@@ -1,10 +1,10 @@
 """Tributary: an async aggregation gateway on Django. What is listed here is what pages are written with."""
 
-from gateway.answer import Answer, CallFailed, Problem
-from gateway.declare import batch, call, each, part
-from gateway.fan import Fan
+from gateway.answering.answer import Answer, CallFailed, Problem
+from gateway.declaring.declare import batch, call, each, part
+from gateway.declaring.plan import DeclarationError
 from gateway.page import AggregateView, by_method
-from gateway.plan import DeclarationError
+from gateway.running.fan import Fan
 from gateway.testing import page_test
 from gateway.views import fan_out
 

@@ -8,8 +8,8 @@ import django
 
 django.setup(set_prefix=False)
 
-from gateway.handler import Handler, Receive, Send  # noqa: E402 - Django must be set up first
-from gateway.lifespan import lifespan  # noqa: E402
+from gateway.serving.handler import Handler, Receive, Send  # noqa: E402 - Django must be set up first
+from gateway.serving.lifespan import lifespan  # noqa: E402
 
 
 class Application:

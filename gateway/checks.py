@@ -20,9 +20,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.urls.converters import IntConverter, StringConverter, UUIDConverter
 
-from gateway.annotations import accepts, describe, plain
 from gateway.conf import conf
-from gateway.declare import declared_in
+from gateway.declaring.annotations import accepts, describe, plain
+from gateway.declaring.declare import declared_in
 from gateway.page import AggregateView
 from upstreams import DELETE, GET, HEAD, PATCH, POST, PUT
 from upstreams.request import placeholders, template_faults

@@ -9,9 +9,9 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
-from gateway.answer import Problem
-from gateway.problems import problem_of, problem_response
-from gateway.visit import Visit, visit_of
+from gateway.answering.answer import Problem
+from gateway.answering.problems import problem_of, problem_response
+from gateway.serving.visit import Visit, visit_of
 
 _ERROR = 400
 _BODILESS = frozenset({204, 304})

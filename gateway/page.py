@@ -12,18 +12,18 @@ from django.http import BadHeaderError, HttpRequest, HttpResponse, HttpResponseB
 from django.utils.decorators import classonlymethod
 from django.views import View
 
-from gateway.answer import Answer, CallFailed, Problem, envelope
+from gateway.answering.answer import Answer, CallFailed, Problem, envelope
+from gateway.answering.inputs import read_inputs
+from gateway.answering.negotiation import JSON_TYPE, negotiate
+from gateway.answering.problems import problem_of, problem_response
+from gateway.answering.proxy_status import proxy_status
+from gateway.answering.stream import stream
 from gateway.conf import conf
-from gateway.fanout import FanOut
-from gateway.fleets import borrowed_fleet
-from gateway.inputs import read_inputs
+from gateway.declaring.plan import DeclarationError, Node, Plan, compile_plan
 from gateway.log import events
-from gateway.negotiation import JSON_TYPE, negotiate
-from gateway.plan import DeclarationError, Node, Plan, compile_plan
-from gateway.problems import problem_of, problem_response
-from gateway.proxy_status import proxy_status
-from gateway.stream import stream
-from gateway.visit import OWN_FIELDS, Visit, visit_of
+from gateway.running.fanout import FanOut
+from gateway.serving.fleets import borrowed_fleet
+from gateway.serving.visit import OWN_FIELDS, Visit, visit_of
 from upstreams import Deadline, Sender
 from upstreams.values import encode
 

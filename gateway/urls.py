@@ -2,9 +2,9 @@
 
 from django.urls import URLPattern, URLResolver
 
-handler400 = "gateway.problems.bad_request"
-handler403 = "gateway.problems.permission_denied"
-handler404 = "gateway.problems.not_found"
-handler500 = "gateway.problems.server_error"
+handler400 = "gateway.answering.problems.bad_request"
+handler403 = "gateway.answering.problems.permission_denied"
+handler404 = "gateway.answering.problems.not_found"
+handler500 = "gateway.answering.problems.server_error"
 
 urlpatterns: list[URLPattern | URLResolver] = []

@@ -8,12 +8,12 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
-from gateway.answer import envelope
-from gateway.fan import Fan
-from gateway.fleets import borrowed_fleet
-from gateway.negotiation import JSON_TYPE
-from gateway.proxy_status import proxy_status
-from gateway.visit import Visit, visit_of
+from gateway.answering.answer import envelope
+from gateway.answering.negotiation import JSON_TYPE
+from gateway.answering.proxy_status import proxy_status
+from gateway.running.fan import Fan
+from gateway.serving.fleets import borrowed_fleet
+from gateway.serving.visit import Visit, visit_of
 from upstreams import Deadline, Inbound, Sender
 
 

@@ -2,7 +2,7 @@
 
 from django.core.wsgi import get_wsgi_application
 
-from gateway.lifespan import refuse_faults
+from gateway.serving.lifespan import refuse_faults
 
 application = get_wsgi_application()
 refuse_faults()  # there is no lifespan in which a worker could

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "settings.test"
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that runs the tests in the background has it ignored, as would every program they start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import aiohttp
 import pytest

@@ -25,7 +25,7 @@ def project(urlpatterns: Sequence[Any], upstreams: Table, **settings: Any) -> It
     urlconf = ModuleType("tests.project_urls")
     urlconf.urlpatterns = list(urlpatterns)  # type: ignore[attr-defined]
     for code, name in ((400, "bad_request"), (403, "permission_denied"), (404, "not_found"), (500, "server_error")):
-        setattr(urlconf, f"handler{code}", f"gateway.problems.{name}")
+        setattr(urlconf, f"handler{code}", f"gateway.answering.problems.{name}")
     table = {name: Upstream(entry.url) if isinstance(entry, Stub) else entry for name, entry in upstreams.items()}
     with override_settings(ROOT_URLCONF=urlconf, UPSTREAMS=table, **settings):
         clear_url_caches()

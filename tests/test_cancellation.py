@@ -19,9 +19,9 @@ import pytest
 import uvloop
 
 from gateway import AggregateView, Fan, batch, call, part
-from gateway.answer import CallFailed
-from gateway.fanout import FanOut
-from gateway.visit import inbound_of
+from gateway.answering.answer import CallFailed
+from gateway.running.fanout import FanOut
+from gateway.serving.visit import inbound_of
 from tests.tap import Held, Script, Tap, Wire, answer, ended, tapping, until, written
 from upstreams import GET, JSON, POST, Attempt, Deadline, Fault, Fleet, Request, Retry, Upstream, open_fleet
 

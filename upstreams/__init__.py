@@ -7,8 +7,9 @@ from upstreams.fleet import Fleet, Sender, open_fleet
 from upstreams.inbound import Inbound
 from upstreams.journal import Journal
 from upstreams.outcome import Attempt, Outcome
+from upstreams.policy import Breaker, Budget, Ejection, Hedge, Retry
 from upstreams.request import DELETE, FOLLOW, GET, HEAD, PATCH, POST, PUT, InvalidParameter, Request
-from upstreams.upstream import Retry, Upstream, UpstreamTableError, check_table
+from upstreams.upstream import Upstream, UpstreamTableError, check_table
 from upstreams.values import JSON, Decoder, Reply
 
 __all__ = [
@@ -21,12 +22,16 @@ __all__ = [
     "POST",
     "PUT",
     "Attempt",
+    "Breaker",
+    "Budget",
     "Call",
     "Client",
     "Deadline",
     "Decoder",
+    "Ejection",
     "Fault",
     "Fleet",
+    "Hedge",
     "Inbound",
     "InvalidParameter",
     "Journal",

@@ -15,6 +15,9 @@ class Fault(enum.Enum):
 
     #                                                       retryable  blames  status
     DNS_ERROR = ("dns_error",                                False,     True,   502)  # fmt: skip
+    DNS_TIMEOUT = ("dns_timeout",                            True,      True,   504)  # fmt: skip
+    DESTINATION_IP_PROHIBITED = ("destination_ip_prohibited", False,    False,  502)  # fmt: skip
+    DESTINATION_UNAVAILABLE = ("destination_unavailable",    False,     False,  503)  # fmt: skip
     CONNECTION_REFUSED = ("connection_refused",              True,      True,   502)  # fmt: skip
     CONNECTION_TIMEOUT = ("connection_timeout",              True,      True,   504)  # fmt: skip
     CONNECTION_TERMINATED = ("connection_terminated",        True,      True,   502)  # fmt: skip

@@ -12,7 +12,7 @@ import tenacity
 from upstreams.deadline import Deadline
 from upstreams.fault import Fault
 from upstreams.outcome import Attempt
-from upstreams.upstream import Retry
+from upstreams.policy import Retry
 
 _TOO_MANY = 429
 _LONGEST_ASKED = 86400.0

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
+import ipaddress
 import re
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-_MAX_STATUS = 599
-_MIN_STATUS = 400
+from upstreams.policy import Breaker, Budget, Ejection, Hedge, Retry, is_count, is_flag, is_number, status_faults
+
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _URL = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/\[\]]|%[0-9A-Fa-f]{2})*")
 _USERINFO = re.compile(r"^([a-z][a-z0-9+.-]*://)?.*@", re.IGNORECASE | re.DOTALL)
@@ -24,51 +25,47 @@ RESERVED_HEADERS = frozenset(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """When a failed attempt is made again: at most `attempts` in all, counting the first.
-
-    The wait before attempt n+1 is drawn evenly from 0 to `first_wait` * 2^(n-1) seconds, at most `longest_wait` (full
-    jitter), or what the upstream's Retry-After asks for. `statuses` are the answers worth another attempt; a 429 only
-    when it says when. Nothing is retried past the page's deadline.
-    """
-
-    attempts: int = 3
-    first_wait: float = 0.025
-    longest_wait: float = 0.25
-    statuses: tuple[int, ...] = (429, 502, 503, 504)
-
-    def faults(self) -> Iterator[str]:
-        """Say what is wrong with these values, a sentence each."""
-        if not (_is_count(self.attempts) and self.attempts >= 1):
-            yield f"retry.attempts must be 1 or more, not {self.attempts!r}"
-        if not (_is_number(self.longest_wait) and self.longest_wait >= 0):
-            yield f"retry.longest_wait must be 0 seconds or more, not {self.longest_wait!r}"
-        elif not (_is_number(self.first_wait) and 0 <= self.first_wait <= self.longest_wait):
-            yield f"retry.first_wait must be from 0 to longest_wait, not {self.first_wait!r}"
-        yield from _status_faults("retry.statuses", self.statuses)
+#: Addresses that only lead to this machine's own network devices or to a cloud's metadata service, and to no one host.
+LINK_LOCAL = (
+    "0.0.0.0/8", "169.254.0.0/16", "100.100.100.200/32", "192.0.0.192/32", "224.0.0.0/4", "255.255.255.255/32",
+    "::/128", "fe80::/10", "fd00:ec2::254/128", "ff00::/8",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """One HTTP service. `url` is its base, to which request paths are added; several are taken in turn.
+    """One HTTP service. `url` is its base, to which request paths are added; several are hosts of the same service.
 
     `timeout` is one attempt's, in seconds, connecting and reading the whole body included. `retry` applies to safe
     requests (None: one attempt); writes are retried only where `idempotency_header` names the header by which the
-    service recognises a repeat. `max_concurrency` bounds the requests in flight from one worker, `max_body` the
-    decoded bytes of one answer. `headers` are sent with every request; of the client's own, only those in
-    `forward_headers` are. `passthrough` statuses become the page's. `tls` replaces the system's certificate store.
+    service recognises a repeat. `budget` bounds retries and hedges, `breaker` leaves a failing service alone, `hedge`
+    asks again beside a slow attempt, `ejection` leaves out a failing host. `max_concurrency` bounds the attempts in
+    flight from one worker; beyond them at most `max_waiting` wait, at most `max_wait` seconds each. `max_body` bounds
+    the decoded bytes of one answer. `headers` are sent with every request; of the client's own, only those in
+    `forward_headers` are. `deadline_header` names the header that tells the service how many milliseconds are left.
+    `coalesce` lets identical safe requests of different clients share one answer while it is under way. `passthrough`
+    statuses become the page's. `forbidden_networks` are addresses that are never connected to, whatever a name resolves
+    to. `tls` replaces the system's certificate store.
     """
 
     url: str | tuple[str, ...] | list[str]
     timeout: float = field(default=1.0, kw_only=True)
     retry: Retry | None = field(default=Retry(), kw_only=True)
+    budget: Budget | None = field(default=Budget(), kw_only=True)
+    breaker: Breaker | None = field(default=Breaker(), kw_only=True)
+    hedge: Hedge | None = field(default=None, kw_only=True)
+    ejection: Ejection | None = field(default=Ejection(), kw_only=True)
     max_concurrency: int = field(default=64, kw_only=True)
+    max_waiting: int = field(default=32, kw_only=True)
+    max_wait: float = field(default=0.1, kw_only=True)
     max_body: int = field(default=1024 * 1024, kw_only=True)
     headers: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     forward_headers: tuple[str, ...] = field(default=(), kw_only=True)
+    deadline_header: str | None = field(default=None, kw_only=True)
+    coalesce: bool = field(default=False, kw_only=True)
     passthrough: tuple[int, ...] = field(default=(), kw_only=True)
     idempotency_header: str | None = field(default=None, kw_only=True)
+    forbidden_networks: tuple[str, ...] = field(default=LINK_LOCAL, kw_only=True)
     tls: ssl.SSLContext | None = field(default=None, kw_only=True)
 
     @property
@@ -82,23 +79,51 @@ class Upstream:
         yield from _urls_faults(self.url)
         yield from self._limit_faults()
         yield from self._header_faults()
-        yield from _retry_faults(self.retry)
-        yield from _status_faults("passthrough", self.passthrough)
+        yield from self._policy_faults()
+        yield from status_faults("passthrough", self.passthrough)
+        yield from _network_faults(self.forbidden_networks)
         yield from _tls_faults(self.tls)
 
     def _limit_faults(self) -> Iterator[str]:
-        if not (_is_number(self.timeout) and self.timeout > 0):
+        if not (is_number(self.timeout) and self.timeout > 0):
             yield f"timeout must be above 0 seconds, not {self.timeout!r}"
-        if not (_is_count(self.max_concurrency) and self.max_concurrency >= 1):
+        if not (is_count(self.max_concurrency) and self.max_concurrency >= 1):
             yield f"max_concurrency must be 1 or more, not {self.max_concurrency!r}"
-        if not (_is_count(self.max_body) and self.max_body >= 1):
+        if not (is_count(self.max_waiting) and self.max_waiting >= 0):
+            yield f"max_waiting must be 0 or more, not {self.max_waiting!r}"
+        if not (is_number(self.max_wait) and self.max_wait >= 0):
+            yield f"max_wait must be 0 seconds or more, not {self.max_wait!r}"
+        if not (is_count(self.max_body) and self.max_body >= 1):
             yield f"max_body must be 1 byte or more, not {self.max_body!r}"
+        if not is_flag(self.coalesce):
+            yield f"coalesce must be True or False, not {self.coalesce!r}"
+
+    def _policy_faults(self) -> Iterator[str]:
+        sound = True
+        for name, kind in _POLICIES.items():
+            policy = getattr(self, name)
+            faults = list(policy_faults(name, kind, policy))
+            sound = sound and not faults
+            yield from faults
+        if sound and is_number(self.timeout):
+            yield from self._contradictions()
+
+    def _contradictions(self) -> Iterator[str]:
+        """Say which policies cannot all be meant."""
+        if self.hedge is not None and self.hedge.after is not None and self.hedge.after >= self.timeout:
+            yield f"hedge.after must be below timeout ({self.timeout:g} s), not {self.hedge.after!r}"
+        if self.hedge is not None and self.budget is None:
+            yield "hedge is paid from the budget, which is None"
+        slow_after = self.breaker.slow_after if self.breaker is not None else None
+        if slow_after is not None and slow_after > self.timeout:
+            yield f"breaker.slow_after must be at most timeout ({self.timeout:g} s), not {slow_after!r}"
 
     def _header_faults(self) -> Iterator[str]:
         yield from _headers_faults(self.headers)
         yield from _header_names_faults(self.forward_headers)
-        if self.idempotency_header is not None:
-            yield from _header_name_faults(self.idempotency_header)
+        for name in (self.idempotency_header, self.deadline_header):
+            if name is not None:
+                yield from _header_name_faults(name)
 
 
 class UpstreamTableError(ValueError):
@@ -198,11 +223,23 @@ def _header_name_faults(name: object) -> Iterator[str]:
         yield f"header {name!r} cannot be configured: it belongs to the connection or is written by the gateway"
 
 
-def _retry_faults(retry: object) -> Iterator[str]:
-    if isinstance(retry, Retry):
-        yield from retry.faults()
-    elif retry is not None:
-        yield f"retry must be a Retry, or None for one attempt, not {retry!r}"
+def policy_faults(name: str, kind: type, policy: Any) -> Iterator[str]:
+    """Say what is wrong with a policy, or with what stands in its place."""
+    if isinstance(policy, kind):
+        yield from policy.faults()  # type: ignore[attr-defined] # as all of them have
+    elif policy is not None:
+        yield f"{name} must be {kind.__name__}(...) or None, not {policy!r}"
+
+
+def _network_faults(networks: object) -> Iterator[str]:
+    if not isinstance(networks, (tuple, list)):
+        yield f"forbidden_networks must be a tuple of networks, not {networks!r}"
+        return
+    for network in networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            yield f"forbidden_networks: {error}"
 
 
 def _tls_faults(tls: object) -> Iterator[str]:
@@ -213,18 +250,10 @@ def _tls_faults(tls: object) -> Iterator[str]:
         yield f"tls must be an ssl.SSLContext, not {type(tls).__name__}"
 
 
-def _status_faults(name: str, statuses: object) -> Iterator[str]:
-    if not isinstance(statuses, (tuple, list)):
-        yield f"{name} must be a tuple of statuses, not {statuses!r}"
-        return
-    for status in statuses:
-        if not (_is_count(status) and _MIN_STATUS <= status <= _MAX_STATUS):
-            yield f"{name} holds {status!r}, which is no error status (400 to 599)"
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+_POLICIES: Mapping[str, type] = {
+    "retry": Retry,
+    "budget": Budget,
+    "breaker": Breaker,
+    "hedge": Hedge,
+    "ejection": Ejection,
+}

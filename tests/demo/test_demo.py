@@ -342,7 +342,7 @@ class TestEnd:
             terminal.type(CTRL_C)
             code, shown = terminal.end()
 
-            assert (code, terminal.is_empty()) == (0, True)
+            assert (code, terminal.is_empty()) == (0, True), shown
         assert ("gateway.stopped" in shown, "Traceback" in shown) == (True, False)
         assert asking.result().headers["content-type"] == "application/problem+json"
 
@@ -354,7 +354,7 @@ class TestEnd:
             os.kill(int(log.stem.removeprefix("gateway-")), signal.SIGKILL)
             code, shown = terminal.end()
 
-            assert (code, terminal.is_empty()) == (1, True)
+            assert (code, terminal.is_empty()) == (1, True), shown
         assert shown.rstrip().endswith("The gateway ended by itself, with exit code -9.")
 
 

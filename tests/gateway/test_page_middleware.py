@@ -14,8 +14,8 @@ from django.urls import path
 from django.utils.decorators import async_only_middleware
 
 from gateway import Problem
-from gateway.handler import Handler
-from gateway.lifespan import refuse_faults
+from gateway.serving.handler import Handler
+from gateway.serving.lifespan import refuse_faults
 from tests.conftest import StartStub
 from tests.gateway.shop import FILE_CONTENT, ROUTES, SEVEN, Item, shop, synchronous
 from tests.logs import Log

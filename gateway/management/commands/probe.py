@@ -14,7 +14,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from gateway.columns import columns
 from gateway.conf import conf
-from gateway.visit import inbound_of
+from gateway.serving.visit import inbound_of
 from upstreams import GET, Attempt, Call, Deadline, Decoder, Fault, Outcome, Request, Upstream, open_fleet
 
 _SERVER_ERROR: Final = 500

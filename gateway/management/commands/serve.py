@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
 from gateway.checks import routes
-from gateway.lifespan import refuse_faults
+from gateway.serving.lifespan import refuse_faults
 
 _DRAIN: Final = 1.0
 _PORTS: Final = range(65536)

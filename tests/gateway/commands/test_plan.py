@@ -8,7 +8,7 @@ import msgspec
 from django.urls import path
 
 from gateway import AggregateView, batch, by_method, call, part
-from gateway.fan import Fan
+from gateway.running.fan import Fan
 from tests.gateway import shop
 from tests.program import ran
 from tests.serving import project

@@ -16,8 +16,8 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
 from gateway import AggregateView, call, fan_out, part
-from gateway.fan import Fan
 from gateway.log import events
+from gateway.running.fan import Fan
 from tests.conftest import StartStub
 from tests.gateway.log.processes import ROOT
 from tests.logs import CANARY, Log

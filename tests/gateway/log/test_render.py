@@ -18,9 +18,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import path
 
 from gateway import AggregateView, call, fan_out, part
-from gateway.fan import Fan
 from gateway.log import events
 from gateway.log.render import encode, stamp
+from gateway.running.fan import Fan
 from tests.conftest import StartStub
 from tests.gateway.log.recording import heard
 from tests.logs import CANARY, Log

@@ -14,7 +14,7 @@ import pytest
 from django.urls import path
 
 from gateway import AggregateView, Answer, CallFailed, Problem, call, each
-from gateway.answer import Failure
+from gateway.answering.answer import Failure
 from tests.conftest import StartStub
 from tests.logs import CANARY, Log
 from tests.serving import gateway

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple, get_args, get_origin
 
 import msgspec
 
-from gateway.annotations import accepts, describe, hints_of, is_union, plain, type_variables, without_none
-from gateway.declare import Declared, Joined
+from gateway.declaring.annotations import accepts, describe, hints_of, is_union, plain, type_variables, without_none
+from gateway.declaring.declare import Declared, Joined
 from upstreams import Decoder, Reply, Request
 from upstreams.values import convert, undecodable
 

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from django.http import HttpRequest
 
-from gateway.answer import Problem
+from gateway.answering.answer import Problem
 
 JSON_TYPE: Final = "application/json"
 JSONL_TYPE: Final = "application/jsonl"

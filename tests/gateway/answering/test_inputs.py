@@ -19,7 +19,7 @@ from django.urls import path
 from msgspec import Meta
 
 from gateway import AggregateView, Problem, call
-from gateway.inputs import read_inputs
+from gateway.answering.inputs import read_inputs
 from tests.conftest import StartStub
 from tests.logs import CANARY
 from tests.serving import gateway, project

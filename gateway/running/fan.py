@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from functools import lru_cache
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 
-from gateway.answer import CallFailed, Failure, Problem, failure_of
+from gateway.answering.answer import CallFailed, Failure, Problem, failure_of
 from gateway.log import events
-from gateway.tasks import reap
+from gateway.running.tasks import reap
 from upstreams import JSON, Call, Deadline, Decoder, Fault, Inbound, Outcome, Request, Sender
 
 T = TypeVar("T")

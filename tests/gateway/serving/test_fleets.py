@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.test import AsyncRequestFactory, RequestFactory
 
-from gateway.fleets import borrowed_fleet, opened_fleet
+from gateway.serving.fleets import borrowed_fleet, opened_fleet
 from tests.serving import project
 from upstreams import Upstream
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import http_sf
 
-from gateway.answer import Failure
+from gateway.answering.answer import Failure
 from gateway.conf import conf
 
 _UNPRINTABLE: Final = re.compile(r"[^ -~]")  # a function view may name its calls as it likes; a header may not

@@ -21,7 +21,7 @@ from django.test import Client
 from django.urls import path
 
 from gateway import AggregateView, CallFailed, Problem, call, fan_out
-from gateway.answer import Failure
+from gateway.answering.answer import Failure
 from tests.conftest import StartStub
 from tests.logs import CANARY, Log
 from tests.serving import gateway, project

@@ -8,8 +8,8 @@ import http_sf
 import pytest
 from django.test import override_settings
 
-from gateway.answer import Failure, denied, skipped
-from gateway.proxy_status import proxy_status
+from gateway.answering.answer import Failure, denied, skipped
+from gateway.answering.proxy_status import proxy_status
 from upstreams import Fault
 
 

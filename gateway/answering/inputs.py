@@ -11,8 +11,8 @@ from urllib.parse import unquote_plus, unquote_to_bytes
 import msgspec
 from django.http import HttpRequest
 
-from gateway.answer import Problem
-from gateway.plan import Plan
+from gateway.answering.answer import Problem
+from gateway.declaring.plan import Plan
 
 _WHERE: Final = re.compile(r"^(?P<reason>.*?)(?: - at (?:`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _FIELD: Final = re.compile(r"^Object .* field `(.+)`$", re.DOTALL)

@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from gateway import __version__
 from gateway.asgi import Application
-from gateway.lifespan import lifespan
+from gateway.serving.lifespan import lifespan
 from tests.conftest import StartStub
 from tests.gateway.shop import ROUTES, shop
 from tests.logs import Log

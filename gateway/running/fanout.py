@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.answer import CallFailed, Failure, denied, failure_of, shown, skipped
-from gateway.fan import Fan
+from gateway.answering.answer import CallFailed, Failure, denied, failure_of, shown, skipped
+from gateway.declaring.plan import Join, Node, Plan
 from gateway.log import events
-from gateway.plan import Join, Node, Plan
-from gateway.tasks import Overdue, is_cancelled, together, until
+from gateway.running.fan import Fan
+from gateway.running.tasks import Overdue, is_cancelled, together, until
 from upstreams import Call, Deadline, Fault, Inbound, InvalidParameter, Outcome, Request, Sender
 from upstreams.values import Unreadable
 

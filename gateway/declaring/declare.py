@@ -10,7 +10,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 import msgspec
 
-from gateway.fan import Fan
+from gateway.running.fan import Fan
 from upstreams import Request
 
 P = ParamSpec("P")

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 from asgiref.sync import async_to_sync
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
-from gateway.answer import Failure, shown
-from gateway.fanout import FanOut
-from gateway.fleets import borrowed_fleet
-from gateway.negotiation import SSE_TYPE
-from gateway.plan import Node
-from gateway.problems import problem_of
-from gateway.tasks import reap
-from gateway.visit import visit_of
+from gateway.answering.answer import Failure, shown
+from gateway.answering.negotiation import SSE_TYPE
+from gateway.answering.problems import problem_of
+from gateway.declaring.plan import Node
+from gateway.running.fanout import FanOut
+from gateway.running.tasks import reap
+from gateway.serving.fleets import borrowed_fleet
+from gateway.serving.visit import visit_of
 from upstreams.values import encode
 
 if TYPE_CHECKING:

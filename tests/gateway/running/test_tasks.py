@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.tasks import Overdue, reap, together, until
+from gateway.running.tasks import Overdue, reap, together, until
 from tests.logs import Log
 
 

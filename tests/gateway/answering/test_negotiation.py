@@ -9,7 +9,7 @@ from django.test import RequestFactory
 from django.urls import path
 
 from gateway import AggregateView, Answer, Problem, call
-from gateway.negotiation import negotiate
+from gateway.answering.negotiation import negotiate
 from tests.conftest import StartStub
 from tests.serving import gateway
 from upstreams import GET, JSON, Request

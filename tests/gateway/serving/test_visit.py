@@ -16,7 +16,7 @@ from django.urls import path
 
 from gateway import AggregateView, Problem, call, fan_out
 from gateway.log.setup import holding
-from gateway.visit import inbound_of
+from gateway.serving.visit import inbound_of
 from tests.conftest import StartStub
 from tests.logs import CANARY, Log
 from tests.serving import gateway

@@ -14,10 +14,10 @@ from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
-from gateway.annotations import accepts, admits, describe, is_union, plain, with_none, without_none
-from gateway.answer import Answer
-from gateway.declare import Declared, Joined, Policy, declared_in
-from gateway.signature import (
+from gateway.answering.answer import Answer
+from gateway.declaring.annotations import accepts, admits, describe, is_union, plain, with_none, without_none
+from gateway.declaring.declare import Declared, Joined, Policy, declared_in
+from gateway.declaring.signature import (
     Reading,
     Report,
     Signature,

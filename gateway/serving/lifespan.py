@@ -14,10 +14,10 @@ from django.core.exceptions import ImproperlyConfigured
 
 from gateway import __version__
 from gateway.conf import conf
-from gateway.fleets import opened_fleet
-from gateway.handler import Receive, Send
 from gateway.log import events
 from gateway.log.setup import writer
+from gateway.serving.fleets import opened_fleet
+from gateway.serving.handler import Receive, Send
 
 
 @asynccontextmanager

@@ -10,10 +10,10 @@ from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooB
 from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 
-from gateway.answer import CallFailed, Problem, denied
-from gateway.fanout import Unusable
-from gateway.proxy_status import proxy_status
-from gateway.visit import visit_of
+from gateway.answering.answer import CallFailed, Problem, denied
+from gateway.answering.proxy_status import proxy_status
+from gateway.running.fanout import Unusable
+from gateway.serving.visit import visit_of
 from upstreams import Fault, InvalidParameter
 
 CONTENT_TYPE: Final = "application/problem+json"

@@ -26,11 +26,11 @@ from django.urls import Resolver404, ResolverMatch, get_resolver, is_valid_path,
 from django.utils.deprecation import MiddlewareMixin
 from django.utils.module_loading import import_string
 
-from gateway.answer import Problem
+from gateway.answering.answer import Problem
+from gateway.answering.problems import problem_of, problem_response
 from gateway.conf import conf
 from gateway.middleware import Edge
-from gateway.problems import problem_of, problem_response
-from gateway.visit import visit_of
+from gateway.serving.visit import visit_of
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from gateway import AggregateView, Answer, Fan, batch, call, each, page_test, part
-from gateway.plan import Plan
+from gateway.declaring.plan import Plan
 from upstreams import GET, JSON, POST, Request
 
 

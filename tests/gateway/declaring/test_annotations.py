@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, Literal, NewType, Optional, Protocol
 import msgspec
 import pytest
 
-from gateway.annotations import accepts, admits, describe, hints_of, plain, without_none
+from gateway.declaring.annotations import accepts, admits, describe, hints_of, plain, without_none
 from upstreams import JSON, Reply
 
 T = TypeVar("T")
