@@ -23,7 +23,7 @@ TOOLS := $(VENV)/.tools$(subst /,-,$(PYTHON))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format lock clean
+.PHONY: help demo test faults lint format lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -33,6 +33,9 @@ demo: $(RUNTIME) ## start the demo upstreams and the gateway, and say what to tr
 
 test: $(TOOLS) ## run the tests; PYTEST_ARGS="-n 0 --no-cov -k breaker" runs some of them, in one process
 	PYTHONDEVMODE=1 $(BIN)/python -m pytest --cov $(PYTEST_ARGS)
+
+faults: $(TOOLS) ## make upstreams fail in every way there is, and print what came of it, row by row
+	@$(BIN)/python -m tests.faults
 
 lint: $(TOOLS) ## check style, types and the direction of imports
 	$(BIN)/ruff check

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from gateway.answering.answer import Problem
 from gateway.answering.problems import problem_of, problem_response
-from gateway.serving.visit import Visit, visit_of
+from gateway.serving.visit import visit_of
 
-_ERROR = 400
-_BODILESS = frozenset({204, 304})
+_ERROR: Final = 400
+_BODILESS: Final = frozenset({204, 304})
+#: Headers that tell of a body, and leave with it.
+_OF_THE_BODY: Final = (
+    "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Length", "Content-Type", "ETag",
+    "Last-Modified",
+)  # fmt: skip
 
 
 class Edge:
     """Native in both worlds: no thread is started for a page.
 
     Takes `X-Request-ID` if it is fit to be logged, else the trace's id is the request's, and echoes it. Errors that
-    Django would answer in HTML, with a path that no view took or a view that raised, are problem+json.
+    Django would answer in HTML, with a path that no view took or a view that raised, are problem+json, and so are
+    those that have no body: `require_safe`'s, say.
     """
 
     sync_capable = True
@@ -36,7 +42,8 @@ class Edge:
         """Answer one request."""
         if iscoroutinefunction(self.get_response):
             return self._answer(request)
-        return _finished(request, visit_of(request), self.get_response(request))
+        visit_of(request)
+        return _finished(request, self.get_response(request))
 
     async def _answer(self, request: HttpRequest) -> HttpResponseBase:
         visit = visit_of(request)
@@ -45,29 +52,50 @@ class Edge:
         except asyncio.CancelledError:
             visit.abandon()
             raise
-        return _finished(request, visit, response)
+        return _finished(request, response)
+
+    @property
+    def process_view(self) -> Callable[..., Any]:
+        """Tell the log an ordinary view's route before it begins: in a thread or on the loop, where the chain is."""
+        return _found_on_the_loop if iscoroutinefunction(self) else _found
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse:
         """Answer for a view that raised."""
         return problem_response(request, problem_of(request, exception))
 
 
-def _finished(request: HttpRequest, visit: Visit, response: HttpResponseBase) -> HttpResponseBase:
-    if response.status_code >= _ERROR and _is_djangos_own(request, response):
-        response = problem_response(request, Problem(response.status_code))
+def _found(request: HttpRequest, *_: object) -> None:
+    visit_of(request)
+
+
+async def _found_on_the_loop(request: HttpRequest, *_: object) -> None:
+    visit_of(request)
+
+
+def _finished(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    visit = visit_of(request)
+    if response.status_code >= _ERROR and isinstance(response, HttpResponse) and _is_djangos_own(request, response):
+        _tell(request, response)
     response["X-Request-ID"] = visit.inbound.request_id
     if not (response.streaming or response.has_header("Content-Length") or response.status_code in _BODILESS):
         response["Content-Length"] = str(len(response.content))  # type: ignore[attr-defined]
-    match = request.resolver_match
-    if match is not None and visit.fields["http.route"] is None:
-        visit.fields["http.route"] = match.route
     if not visit.streaming:
         visit.finish(response.status_code, None if response.streaming else len(response.content))  # type: ignore[attr-defined]
     return response
 
 
-def _is_djangos_own(request: HttpRequest, response: HttpResponseBase) -> bool:
-    """Tell an error page of Django's own from a view's: no view was found, or it is for a page."""
+def _is_djangos_own(request: HttpRequest, response: HttpResponse) -> bool:
+    """Tell an error page of Django's own from a view's: it is empty, no view was found, or it is for a page."""
     html = response.headers.get("Content-Type", "").startswith("text/html")
     match = request.resolver_match
-    return html and (match is None or hasattr(match.func, "pages"))
+    return not response.content or (html and (match is None or hasattr(match.func, "pages")))
+
+
+def _tell(request: HttpRequest, response: HttpResponse) -> None:
+    """Make an error problem+json; cookies, and headers that tell of more than the body, stay as they are."""
+    problem = problem_response(request, Problem(response.status_code))
+    response.content = problem.content
+    for name in _OF_THE_BODY:
+        del response[name]
+    for name, value in problem.items():
+        response.setdefault(name, value)

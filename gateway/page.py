@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 from django.http import BadHeaderError, HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.cache import patch_vary_headers
 from django.utils.decorators import classonlymethod
 from django.views import View
 
@@ -72,10 +74,14 @@ class AggregateView(View):
 
     async def dispatch(self, request: HttpRequest, *_: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
         """Answer one request. Whatever goes wrong is a problem+json response, and only cancellation is raised."""
+        response: HttpResponseBase
         try:
-            return await self._respond(request, kwargs)
+            response = await self._respond(request, kwargs)
         except Exception as error:  # noqa: BLE001 - the next line knows them all
-            return problem_response(request, problem_of(request, error))
+            response = problem_response(request, problem_of(request, error))
+        if self.plan.streamable:
+            patch_vary_headers(response, ("Accept",))
+        return response
 
     async def _respond(self, request: HttpRequest, kwargs: Mapping[str, Any]) -> HttpResponseBase:
         visit = visit_of(request)
@@ -133,7 +139,10 @@ class AggregateView(View):
         if self.plan.merge is None:
             return fan_out.data()
         started = time.perf_counter()
-        value = self.merge(**fan_out.arguments(self.plan.merge))
+        try:
+            value = self.merge(**fan_out.arguments(self.plan.merge))
+        except asyncio.CancelledError as error:  # nothing was awaited that a leaving client could have cut short
+            raise RuntimeError("merge raised CancelledError by itself") from error
         events.merge_finished(duration=time.perf_counter() - started)
         return value
 

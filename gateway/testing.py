@@ -15,7 +15,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 
 from gateway.conf import conf
 from upstreams import Call, Fault, Outcome, Reply, Request
-from upstreams.values import Unreadable, encode
+from upstreams.values import encode
 from upstreams.wire import Answer
 
 if TYPE_CHECKING:
@@ -179,18 +179,15 @@ class _Answers:
         if isinstance(answer, Fault):
             return Outcome(upstream=upstream, fault=answer, attempts=1)
         answered = _answered(answer)
-        try:
-            fault, detail = call.read(answered)
-        except Unreadable as error:
-            fault, detail = error.fault, str(error)
+        reading = call.read(answered)
         known = conf().upstreams.get(upstream)
         return Outcome(
             upstream=upstream,
-            value=call.value,
-            absent=call.missing,
-            fault=fault,
+            value=reading.value,
+            absent=reading.absent,
+            fault=reading.fault,
             status=answered.status,
-            detail=detail,
+            detail=reading.detail,
             attempts=1,
             passthrough=known is not None and answered.status in known.passthrough,
         )

@@ -18,6 +18,7 @@ MIDDLEWARE = [
 ]
 # ... and pages, under the ASGI application, through native async middleware only.
 PAGE_MIDDLEWARE = ["gateway.middleware.Edge"]
+CSRF_FAILURE_VIEW = "gateway.answering.problems.csrf_failure"
 
 ROOT_URLCONF = "gateway.urls"
 ASGI_APPLICATION = "gateway.asgi.application"

@@ -14,7 +14,7 @@ from django.test import AsyncClient, override_settings
 from django.urls import clear_url_caches
 
 from tests.stub import Stub
-from upstreams import Upstream
+from upstreams import Fleet, Upstream
 
 Table = Mapping[str, Upstream | Stub]
 
@@ -42,8 +42,15 @@ def asking(urlpatterns: Sequence[Any], upstreams: Table, **settings: Any) -> Ite
         yield AsyncClient(raise_request_exception=False)
 
 
+class Base(str):
+    """The base URL of a gateway that is being served, and the fleet behind it."""
+
+    __slots__ = ("fleet",)
+    fleet: Fleet
+
+
 @asynccontextmanager
-async def gateway(urlpatterns: Sequence[Any], upstreams: Table, **settings: Any) -> AsyncIterator[str]:
+async def gateway(urlpatterns: Sequence[Any], upstreams: Table, **settings: Any) -> AsyncIterator[Base]:
     """Serve a project with uvicorn in this loop, lifespan and all; yields its base URL."""
     with project(urlpatterns, upstreams, **settings):
         from gateway.asgi import Application  # noqa: PLC0415 - the handler reads its settings when it is made
@@ -57,8 +64,10 @@ async def gateway(urlpatterns: Sequence[Any], upstreams: Table, **settings: Any)
             await server.ready.wait()
             if serving.done():
                 await serving
+            base = Base(f"http://127.0.0.1:{listener.getsockname()[1]}")
+            base.fleet = server.lifespan.state["fleet"]
             try:
-                yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+                yield base
             finally:
                 server.stopping.set()
                 await serving

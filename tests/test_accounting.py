@@ -69,7 +69,7 @@ def upstream_of(tap: Tap, failure: str, request: str, retry: Retry | None) -> Up
             url = f"http://127.0.0.1:{gone.getsockname()[1]}"
     slow = failure in {"silence", "a body that stops"}
     header = "Idempotency-Key" if request == "a write with a key" else None
-    return Upstream(url, timeout=0.15 if slow else 20.0, retry=retry, idempotency_header=header)
+    return Upstream(url, timeout=0.3 if slow else 20.0, retry=retry, idempotency_header=header)
 
 
 @pytest.mark.parametrize("retry", [Retry(first_wait=0.0), None], ids=["tried three times", "tried once"])
@@ -119,7 +119,9 @@ async def test_a_call_that_succeeds_in_the_end_counts_what_it_took(log: Log) -> 
         assert tap.begun == log.sent() == 3
     assert response.json() == {"data": {"it": {"id": 7}}, "complete": True, "errors": {}}
     assert [event["outcome"] for event in log.events("attempt.finished")] == ["failed", "failed", "ok"]
-    assert [event["attempts"] for event in log.events("request.finished")] == [3]
+    kinds = [(event["attempt"], event["kind"]) for event in log.events("attempt.finished")]
+    assert kinds == [(1, "first"), (2, "retry"), (2, "transparent")]  # reset was a connection kept from the first
+    assert [event["attempts"] for event in log.events("request.finished")] == [2]
 
 
 async def test_what_was_not_begun_is_no_attempt(log: Log) -> None:

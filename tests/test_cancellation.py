@@ -23,10 +23,11 @@ from gateway.answering.answer import CallFailed
 from gateway.running.fanout import FanOut
 from gateway.serving.visit import inbound_of
 from tests.tap import Held, Script, Tap, Wire, answer, ended, tapping, until, written
-from upstreams import GET, JSON, POST, Attempt, Deadline, Fault, Fleet, Request, Retry, Upstream, open_fleet
+from tests.upstreams.asking import is_idle
+from upstreams import GET, JSON, POST, Attempt, Deadline, Fault, Fleet, Journal, Request, Retry, Upstream, open_fleet
 
 
-class Tally:
+class Tally(Journal):
     """A journal that counts: attempts that were begun, those sent, and how far those that were cancelled had come."""
 
     def __init__(self) -> None:
@@ -73,7 +74,7 @@ class Upstreams:
         for client in self.fleet._clients.values():
             permits = client.upstream.max_concurrency
             connector: Any = client._session.connector
-            assert repr(client) == f"<Client {client.name} permits={permits} outliving=0>"
+            is_idle(client)
             assert not connector._acquired
             assert sum(map(len, connector._conns.values())) <= permits
 
@@ -98,7 +99,7 @@ async def asking(*names: str, script: Script, **options: Any) -> AsyncIterator[U
     """Open a fleet whose upstreams are one tap each, all with one script unless a path gets its own."""
     async with AsyncExitStack() as stack:
         taps = {name: (await stack.enter_async_context(tapping())).on("*", script) for name in names}
-        table = {name: Upstream(tap.url, **{"timeout": 20.0, **options}) for name, tap in taps.items()}
+        table = {name: Upstream(tap.url, **{"timeout": 20.0, "budget": None, **options}) for name, tap in taps.items()}
         yield await stack.enter_async_context(opened(table, taps))
 
 
@@ -380,7 +381,7 @@ async def test_a_part_that_gathers_its_calls_leaves_none_behind_when_one_fails()
     class Gathering(AggregateView):
         @part
         async def feed(self, fan: Fan) -> list[Any]:
-            return list(await asyncio.gather(*(fan.call("posts", GET("/posts")) for _ in range(4))))
+            return list(await asyncio.gather(*(fan.call("posts", GET("/posts", page=page)) for page in range(4))))
 
     held = Held(answer({}, 404))
     async with asking("posts", script=held) as upstreams:
@@ -438,7 +439,7 @@ async def test_a_page_cancelled_while_its_write_waits_for_a_permit_does_not_writ
         first = upstreams.run(Write(), user_id=7)
         wire = await held.arrive()
         second = upstreams.run(Write(), user_id=8)
-        await until(lambda: upstreams.fleet._clients["ledger"]._permits._waiters)
+        await until(lambda: upstreams.fleet._clients["ledger"].guards.bulkhead.waiting)
         second.cancel()
         with pytest.raises(asyncio.CancelledError):
             await second

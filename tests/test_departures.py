@@ -70,7 +70,7 @@ async def everything_before_is_seen(base: str) -> None:
 
 
 def table_of(taps: Mapping[str, Tap]) -> dict[str, Upstream]:
-    return {name: Upstream(tap.url, timeout=30.0, max_body=30_000_000) for name, tap in taps.items()}
+    return {name: Upstream(tap.url, timeout=30.0, max_body=30_000_000, breaker=None) for name, tap in taps.items()}
 
 
 LEAVING = [Client.reset, Client.close, Client.half_close]

@@ -1,6 +1,7 @@
 """What Tributary knows about asking: upstreams, requests to them, and what comes of those. Knows no Django."""
 
-from upstreams.client import Call, Client
+from upstreams.call import Call
+from upstreams.client import Client
 from upstreams.deadline import Deadline
 from upstreams.fault import Fault
 from upstreams.fleet import Fleet, Sender, open_fleet

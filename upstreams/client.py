@@ -1,71 +1,32 @@
-"""The whole life of a call to one upstream: attempts within a deadline, retries, and one outcome at the end."""
+"""The whole life of a call to one upstream: attempts within a deadline, retries, hedges, and one outcome at the end."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import itertools
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine
-from typing import Any, Final, TypeVar
-from urllib.parse import urljoin, urlsplit
+from collections.abc import Collection, Coroutine, Hashable
+from typing import Any, Final
 
 import aiohttp
+import msgspec
 
-from upstreams.deadline import Deadline
+from upstreams.call import Call, Reading
 from upstreams.fault import Fault
-from upstreams.inbound import Inbound, new_span_id
+from upstreams.flights import Flight, Flights
+from upstreams.guards import Guards, Pass
+from upstreams.inbound import new_span_id
 from upstreams.journal import Journal
-from upstreams.outcome import Attempt, Outcome
-from upstreams.request import Request, header_value
-from upstreams.retry import retry, retry_after, worth_retrying
+from upstreams.outcome import Attempt, Kind, Outcome
+from upstreams.request import header_value
+from upstreams.retry import LEAST_TIME, retry, retry_after, worth_retrying
 from upstreams.upstream import Upstream
-from upstreams.values import Decoder, Unreadable
 from upstreams.wire import Answer, Trip, exchange, fault_of, timeout_fault
 
-T = TypeVar("T")
 _OUTLIVING: Final = "the write goes on until its own timeout"
+_LEAST_HEDGE_DELAY: Final = 0.05
 logger = logging.getLogger(__name__)
-
-
-class Call:
-    """One call while it is under way: what was asked, and what the attempts have brought so far."""
-
-    __slots__ = ("absent", "attempts", "deadline", "decoder", "inbound", "missing", "name", "part", "request", "value")
-
-    def __init__(
-        self,
-        name: str,
-        request: Request[Any],
-        decoder: Decoder,
-        inbound: Inbound,
-        deadline: Deadline,
-        absent: Collection[int] = (),
-        part: str = "",
-    ) -> None:
-        self.name = name
-        self.request = request
-        self.decoder = decoder
-        self.inbound = inbound
-        self.deadline = deadline
-        self.absent = absent
-        self.part = part
-        self.attempts = 0
-        self.value: Any = None
-        self.missing = False
-
-    def read(self, answer: Answer) -> tuple[Fault | None, str | None]:
-        """Take the value out of an answer, or say why there is none in it."""
-        if answer.status in self.absent:
-            self.missing = True
-            return None, None
-        if not 200 <= answer.status < 300 or answer.status == 206:
-            return Fault.HTTP_RESPONSE_STATUS, None
-        if answer.body and self.decoder.wants_json and (fault := not_json(answer)):
-            return Fault.BODY_MALFORMED, fault
-        self.value = self.decoder.read(answer.body, answer.status, answer.headers)
-        return None, None
 
 
 class Client:
@@ -76,11 +37,10 @@ class Client:
     ) -> None:
         self.name = name
         self.upstream = upstream
+        self.guards = Guards(name, upstream, journal)
         self._session = session
         self._journal = journal
-        self._bases = itertools.cycle(upstream.urls)
-        self._origins = {_origin(url) for url in upstream.urls}
-        self._permits = asyncio.Semaphore(upstream.max_concurrency)
+        self._flights: Flights[Call, Attempt] = Flights()
         self._forward = tuple(name.lower() for name in upstream.forward_headers)
         self._headers = {
             "accept": "application/json",
@@ -92,24 +52,22 @@ class Client:
         self._outliving: set[asyncio.Task[Attempt]] = set()
 
     def __repr__(self) -> str:
-        """Show the live state: permits left, and writes that outlived their page."""
-        return f"<Client {self.name} permits={self._permits._value} outliving={len(self._outliving)}>"  # noqa: SLF001
+        """Show the live state: the protections, calls under way, and writes that outlived their page."""
+        return f"<Client {self.name} {self.guards} {self._flights} outliving={len(self._outliving)}>"
 
     async def send(self, call: Call) -> Outcome:
         """Make a call and return its outcome: whatever an upstream does is in it, and only cancellation is raised."""
-        policy = self.upstream.retry
-        attempt = await self._turn(call)
-        if policy is not None and self._may_repeat(call.request) and worth_retrying(policy, attempt):
-            attempt = await retry(policy, attempt, lambda: self._turn(call), call.deadline, self._scheduled(call))
+        attempt = await (self._share(call) if call.request.safe else self._run(call))
+        waits = attempt.fault is Fault.DESTINATION_UNAVAILABLE
         return Outcome(
             upstream=self.name,
-            value=call.value,
-            absent=call.missing,
+            value=attempt.value,
+            absent=attempt.absent,
             fault=attempt.fault,
             status=attempt.status,
             detail=attempt.detail,
-            attempts=call.attempts,
-            retry_after=attempt.retry_after,
+            attempts=max(call.attempts, attempt.number),
+            retry_after=self.guards.breaker.wait() if waits else attempt.retry_after,
             passthrough=attempt.fault is Fault.HTTP_RESPONSE_STATUS and attempt.status in self.upstream.passthrough,
         )
 
@@ -121,92 +79,170 @@ class Client:
         finally:
             await self._session.close()
 
-    def _may_repeat(self, request: Request[Any]) -> bool:
-        return request.safe or self.upstream.idempotency_header is not None
+    async def _share(self, call: Call) -> Attempt:
+        """Take the answer of an identical call that is under way, or make the call so that others can."""
+        key = self._key(call)
+        while (flight := self._flights.of(key)) is not None:
+            attempt = await self._follow(call, flight)
+            if attempt is not None:
+                return attempt
+        return await self._flights.lead(key, call, lambda: self._run(call))
 
-    def _scheduled(self, call: Call) -> Callable[[Attempt, float], None]:
-        return lambda attempt, wait: self._journal.retry_scheduled(self.name, call.name, attempt, wait)
+    async def _follow(self, call: Call, flight: Flight[Call, Attempt]) -> Attempt | None:
+        """Wait for another call's answer and read it; None if that call was cancelled, or had less time than this."""
+        leader = flight.leader
+        self._journal.flight_joined(self.name, call.name, leader.name, leader.inbound.trace_id)
+        try:
+            attempt = await flight.landed(call.deadline)
+        except TimeoutError:
+            return self._unsent(call, Fault.DEADLINE_EXCEEDED)
+        if attempt is None or attempt.fault is Fault.DEADLINE_EXCEEDED:
+            return None
+        return attempt if attempt.answer is None else _read_again(call, attempt)
 
-    async def _turn(self, call: Call) -> Attempt:
-        """Make one attempt, once there is a permit for it. A write, once it has been sent, is not cancelled."""
-        now = asyncio.get_running_loop().time()
-        until = now + self.upstream.timeout
+    def _key(self, call: Call) -> Hashable:
+        """Return what makes two calls the same: all that is sent but the ids; of other clients only where allowed."""
+        shared = self.upstream.coalesce if call.coalesce is None else call.coalesce
+        if not shared:
+            return id(call.inbound), call.request
+        return tuple(map(call.inbound.headers.get, self._forward)), call.request
+
+    async def _run(self, call: Call) -> Attempt:
+        """Make a call's first attempt, and others as the retry policy and the budget allow; return the last."""
+        policy = self.upstream.retry
+        attempt = await self._turn(call, "first")
+        self.guards.learn(attempt)
+        if policy is None or not self._may_repeat(call) or not worth_retrying(policy, attempt):
+            return attempt
+        return await retry(
+            policy,
+            attempt,
+            lambda: self._turn(call, "retry"),
+            call.deadline,
+            self.guards.afford,
+            lambda failed, wait: self._journal.retry_scheduled(self.name, call.name, failed, wait),
+        )
+
+    def _may_repeat(self, call: Call) -> bool:
+        return call.request.safe or self.upstream.idempotency_header is not None
+
+    async def _turn(self, call: Call, kind: Kind) -> Attempt:
+        """Make one attempt, with a hedge beside it where that is wanted."""
+        delay = self._hedge_delay(call)
+        return await self._try(call, kind) if delay is None else await self._hedged(call, kind, delay)
+
+    def _hedge_delay(self, call: Call) -> float | None:
+        """Return for how long an attempt is waited for alone; None for ever."""
+        hedge = call.hedge or self.upstream.hedge
+        if hedge is None or not call.request.safe:
+            return None
+        if hedge.after is not None:
+            return hedge.after
+        p95 = self.guards.latencies.p95
+        return None if p95 is None else max(p95, _LEAST_HEDGE_DELAY)
+
+    async def _hedged(self, call: Call, kind: Kind, delay: float) -> Attempt:
+        """Make an attempt and, when it is slow, one more: the first useful answer counts, the other is cancelled."""
+        started = time.perf_counter()
+        first = asyncio.create_task(self._try(call, kind))
+        running = {first}
+        try:
+            ended, _ = await asyncio.wait(running, timeout=delay)
+            if not ended and call.deadline.remaining() > LEAST_TIME and self.guards.may_hedge():
+                running.add(asyncio.create_task(self._try(call, "hedge")))
+            return await _first_useful(running)
+        finally:
+            if not first.done():  # it would have taken longer than this, which a percentile must not forget
+                self.guards.latencies.add(time.perf_counter() - started)
+            await _reap(running)
+
+    async def _try(self, call: Call, kind: Kind) -> Attempt:
+        """Make one attempt; again, at no cost, if it met a connection that had been closed meanwhile."""
+        attempt = await self._admitted(call, kind)
+        if attempt.stale and self._may_repeat(call):
+            attempt = await self._admitted(call, "transparent")
+        return attempt
+
+    async def _admitted(self, call: Call, kind: Kind) -> Attempt:
+        """Make an attempt once it is let through. A write, once it has been sent, is not cancelled."""
+        if call.deadline.remaining() < LEAST_TIME:
+            return self._unsent(call, Fault.DEADLINE_EXCEEDED)
+        if call.request.link is not None and not self.guards.hosts.lead_to(call.request.link):
+            return self._unsent(call, Fault.HTTP_REQUEST_DENIED, "the link does not lead to this upstream")
+        admitted = await self.guards.admit(call.deadline.at, call.host)
+        if isinstance(admitted, Fault):
+            return self._unsent(call, admitted)
+        trip = Trip()
+        if not call.request.safe:
+            return await self._outlive(call, admitted, trip, kind)
+        attempt = None
+        try:
+            attempt = await self._attempt(call, admitted, trip, kind)
+            return attempt
+        finally:
+            admitted.give_back(attempt)
+
+    async def _attempt(self, call: Call, admitted: Pass, trip: Trip, kind: Kind) -> Attempt:
+        """One exchange, timed, judged and told to the journal, however it ends."""
+        call.host = admitted.host
+        call.attempts += kind != "transparent"
+        number, span_id = call.attempts, new_span_id()
+        until = asyncio.get_running_loop().time() + self.upstream.timeout
         if until > call.deadline.at and call.request.safe:
             until = call.deadline.at
-        url = self._url(call.request)
-        if url is None:
-            return self._unsent(call, Fault.HTTP_REQUEST_DENIED, "the link does not lead to this upstream")
-        if call.deadline.at <= now:
-            return self._unsent(call, Fault.DEADLINE_EXCEEDED)
-        if not await self._permit(min(until, call.deadline.at)):
-            return self._unsent(call, Fault.CONNECTION_LIMIT_REACHED)
-        call.attempts += 1
-        trip = Trip()
-        attempt = self._attempt(call, url, until, trip)
-        return await attempt if call.request.safe else await self._outlive(attempt, call, trip)
-
-    async def _permit(self, until: float) -> bool:
-        if not self._permits.locked():
-            return await self._permits.acquire()
-        try:
-            async with asyncio.timeout_at(until):
-                return await self._permits.acquire()
-        except TimeoutError:
-            return False
-
-    async def _attempt(self, call: Call, url: str, until: float, trip: Trip) -> Attempt:
-        """One exchange, timed, judged and told to the journal, however it ends; gives its permit back."""
-        span_id = new_span_id()
         started = time.perf_counter()
         answer: Answer | None = None
-        fault: Fault | None = None
-        detail: str | None = None
+        reading = Reading()
         cancelled = True
         try:
             async with asyncio.timeout_at(until):
-                answer = await self._exchange(call, url, span_id, trip)
-            fault, detail = call.read(answer)
+                answer = await self._exchange(call, admitted.host.url(call.request), span_id, trip, until)
+            reading = call.read(answer)
             cancelled = False
         except TimeoutError:
             cancelled = False
-            fault = Fault.DEADLINE_EXCEEDED if until == call.deadline.at else timeout_fault(trip)
-        except Exception as error:  # noqa: BLE001 - the table below names every one of them
+            reading = Reading(fault=Fault.DEADLINE_EXCEEDED if until == call.deadline.at else timeout_fault(trip))
+        except Exception as error:  # noqa: BLE001 - the table of faults names every one of them
             cancelled = False
-            fault, detail = self._blame(error)
+            reading = self._blame(error)
         finally:
-            self._permits.release()
             attempt = Attempt(
-                number=call.attempts,
+                number=number,
                 span_id=span_id,
                 start=started - call.inbound.started,
                 duration=time.perf_counter() - started,
+                kind=kind,
+                host=admitted.host.address,
                 sent=trip.sent,
                 conn=trip.conn,
                 status=trip.status,
-                fault=fault,
-                detail=detail,
-                body_bytes=len(answer.body) if answer else 0,
-                retry_after=retry_after(answer.headers.get("Retry-After")) if answer and fault else None,
+                answer=answer,
+                value=reading.value,
+                absent=reading.absent,
+                fault=reading.fault,
+                detail=reading.detail,
+                retry_after=retry_after(answer.headers.get("Retry-After")) if answer and reading.fault else None,
+                stale=_is_stale(trip, reading.fault),
                 cancelled=cancelled,
             )
             self._journal.attempt_finished(self.name, call.name, attempt)
         return attempt
 
-    def _exchange(self, call: Call, url: str, span_id: str, trip: Trip) -> Coroutine[Any, Any, Answer]:
+    def _exchange(self, call: Call, url: str, span_id: str, trip: Trip, until: float) -> Coroutine[Any, Any, Answer]:
         body = call.request.body
         return exchange(
             self._session,
             call.request.method,
             url,
-            self._request_headers(call, span_id),
+            self._request_headers(call, span_id, until),
             body.content if body else None,
             self.upstream.max_body,
             trip,
         )
 
-    def _request_headers(self, call: Call, span_id: str) -> dict[str, str]:
+    def _request_headers(self, call: Call, span_id: str, until: float) -> dict[str, str]:
         """Build the headers from nothing: what is not allowed here is not sent."""
-        inbound, request = call.inbound, call.request
+        inbound, request, upstream = call.inbound, call.request, self.upstream
         headers = self._headers.copy()
         for name in self._forward:
             if name in inbound.headers:
@@ -217,37 +253,30 @@ class Client:
             headers.update(request.headers)
         headers["x-request-id"] = inbound.request_id
         headers["traceparent"] = f"00-{inbound.trace_id}-{span_id}-{inbound.trace_flags}"
-        if not request.safe and self.upstream.idempotency_header is not None:
-            headers[self.upstream.idempotency_header.lower()] = _derived_key(call)
+        if not request.safe and upstream.idempotency_header is not None:
+            headers[upstream.idempotency_header.lower()] = _derived_key(call)
+        if upstream.deadline_header is not None:
+            left = until - asyncio.get_running_loop().time()
+            headers[upstream.deadline_header.lower()] = str(max(1, int(left * 1000)))
         return headers
 
-    def _url(self, request: Request[Any]) -> str | None:
-        """Return the URL to ask, or None for a link that leads anywhere but to this upstream."""
-        base = next(self._bases)
-        if request.link is None:
-            return base + request.target
-        try:
-            url = urljoin(base + "/", request.link)
-            return url if _origin(url) in self._origins else None
-        except ValueError:
-            return None
-
-    def _blame(self, error: Exception) -> tuple[Fault, str]:
+    def _blame(self, error: Exception) -> Reading:
         fault = fault_of(error)
         if fault is Fault.PROXY_INTERNAL_ERROR:
             logger.error("an attempt ended in a mistake of ours", exc_info=error)
-        return fault, str(error) if isinstance(error, Unreadable) else type(error).__name__
+        return Reading(fault=fault, detail=type(error).__name__)
 
     def _unsent(self, call: Call, fault: Fault, detail: str | None = None) -> Attempt:
         """Record an attempt that was not begun: it is in the call's outcome, and on no wire."""
         start = time.perf_counter() - call.inbound.started
         return Attempt(number=call.attempts, span_id="", start=start, duration=0.0, fault=fault, detail=detail)
 
-    async def _outlive(self, attempt: Coroutine[Any, Any, Attempt], call: Call, trip: Trip) -> Attempt:
+    async def _outlive(self, call: Call, admitted: Pass, trip: Trip, kind: Kind) -> Attempt:
         """Wait for a write until the deadline; past that, or past cancellation, one that was sent runs on."""
-        task = asyncio.create_task(attempt)
+        task = asyncio.create_task(self._attempt(call, admitted, trip, kind))
         self._outliving.add(task)
         task.add_done_callback(self._outliving.discard)
+        task.add_done_callback(lambda ended: admitted.give_back(None if ended.cancelled() else ended.result()))
         try:
             async with asyncio.timeout_at(call.deadline.at):
                 return await asyncio.shield(task)
@@ -258,26 +287,37 @@ class Client:
                 task.cancel()
 
 
-def not_json(answer: Answer) -> str | None:
-    """Say why an answer's Content-Type is not UTF-8 JSON's, or None if it is (RFC 8259, RFC 6839)."""
-    kind = answer.content_type
-    if kind != "application/json" and not kind.endswith("+json"):
-        return "Content-Type is not JSON's" if kind else "there is no Content-Type"
-    if answer.charset is not None and answer.charset.replace("-", "") not in {"utf8", "usascii"}:
-        return "charset is not UTF-8"
-    return None
+def _is_stale(trip: Trip, fault: Fault | None) -> bool:
+    """Tell whether an attempt met a connection that had been closed before it (RFC 9112 section 9.3.1)."""
+    return fault is Fault.CONNECTION_TERMINATED and trip.conn == "reused" and not trip.answered
+
+
+def _read_again(call: Call, attempt: Attempt) -> Attempt:
+    """Return a shared attempt as another call reads its answer: it may want another type, and values are its own."""
+    assert attempt.answer is not None  # noqa: S101 - only answers are read again
+    value, absent, fault, detail = call.read(attempt.answer)
+    return msgspec.structs.replace(attempt, value=value, absent=absent, fault=fault, detail=detail)
+
+
+async def _first_useful(running: Collection[asyncio.Task[Attempt]]) -> Attempt:
+    """Return the first attempt that ends without a fault, or the last to fail."""
+    pending = set(running)
+    while True:
+        ended, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        attempts = [task.result() for task in ended]
+        useful = next((attempt for attempt in attempts if attempt.fault is None), None)
+        if useful is not None or not pending:
+            return useful or attempts[-1]
+
+
+async def _reap(tasks: Collection[asyncio.Task[Attempt]]) -> None:
+    """Cancel what still runs and wait for it to end."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _derived_key(call: Call) -> str:
     """Derive the key of one write from the client's, so that a client's repeat is an upstream's repeat."""
     source = f"{call.inbound.idempotency_key}:{call.name}:{call.part}"
     return hashlib.sha256(source.encode()).hexdigest()[:32]
-
-
-def _origin(url: str) -> tuple[str, str, int] | None:
-    """Return a URL's scheme, host and port; None when it holds a user name or password."""
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
-        return None
-    default = 443 if parts.scheme == "https" else 80
-    return parts.scheme, (parts.hostname or "").lower(), default if parts.port is None else parts.port

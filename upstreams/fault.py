@@ -11,7 +11,11 @@ from typing import Self
 
 
 class Fault(enum.Enum):
-    """One row a way to fail: `word`, `retryable` (for requests that may be), `blames` (the upstream), `status`."""
+    """One row a way to fail: `word`, `retryable` (for requests that may be), `blames`, `status` (a page's).
+
+    `blames` says that the service as a whole is in trouble, which its breaker counts; a body that is not what one call
+    asked for is that call's trouble alone.
+    """
 
     #                                                       retryable  blames  status
     DNS_ERROR = ("dns_error",                                False,     True,   502)  # fmt: skip
@@ -28,12 +32,12 @@ class Fault(enum.Enum):
     HTTP_RESPONSE_TIMEOUT = ("http_response_timeout",        True,      True,   504)  # fmt: skip
     HTTP_RESPONSE_INCOMPLETE = ("http_response_incomplete",  True,      True,   502)  # fmt: skip
     HTTP_RESPONSE_HEADER_SIZE = ("http_response_header_size", False,    True,   502)  # fmt: skip
-    HTTP_RESPONSE_BODY_SIZE = ("http_response_body_size",    False,     True,   502)  # fmt: skip
+    HTTP_RESPONSE_BODY_SIZE = ("http_response_body_size",    False,     False,  502)  # fmt: skip
     HTTP_RESPONSE_CONTENT_CODING = ("http_response_content_coding", False, True, 502)  # fmt: skip
     HTTP_PROTOCOL_ERROR = ("http_protocol_error",            False,     True,   502)  # fmt: skip
     HTTP_RESPONSE_STATUS = ("http_response_status",          True,      True,   502)  # fmt: skip
-    BODY_MALFORMED = ("body_malformed",                      False,     True,   502)  # fmt: skip
-    BODY_MISMATCH = ("body_mismatch",                        False,     True,   502)  # fmt: skip
+    BODY_MALFORMED = ("body_malformed",                      False,     False,  502)  # fmt: skip
+    BODY_MISMATCH = ("body_mismatch",                        False,     False,  502)  # fmt: skip
     DEADLINE_EXCEEDED = ("deadline_exceeded",                False,     False,  504)  # fmt: skip
     SKIPPED = ("skipped",                                    False,     False,  502)  # fmt: skip
     PROXY_INTERNAL_ERROR = ("proxy_internal_error",          False,     False,  500)  # fmt: skip

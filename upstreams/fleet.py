@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
-from upstreams.client import Call, Client
+from upstreams.call import Call
+from upstreams.client import Client
 from upstreams.journal import Journal
 from upstreams.outcome import Outcome
 from upstreams.upstream import Upstream, check_table

@@ -7,27 +7,44 @@ from typing import Any, Literal
 import msgspec
 
 from upstreams.fault import Fault
+from upstreams.wire import Answer
+
+#: Why an attempt was made. `transparent`: the connection it would have used had been closed meanwhile, so it is the
+#: same attempt on another one, and counts as no other.
+Kind = Literal["first", "retry", "hedge", "transparent"]
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One try. `sent` says whether a request went out on a connection; times are seconds, `start` since the page began.
 
-    `status` is None when no answer's head was read; `fault` is None when the answer could be used; `retry_after` is
-    what the upstream asked for, in seconds.
+    `host` is where it went. `status` is None when no answer's head was read; `fault` is None when the answer could be
+    used, and then `value` is what was in it, or `absent` says that its status means that there is nothing;
+    `retry_after` is what the upstream asked for, in seconds. `stale`: it went out on a connection that the upstream had
+    closed, and not a byte came back.
     """
 
     number: int
     span_id: str
     start: float
     duration: float
+    kind: Kind = "first"
+    host: str | None = None
     sent: bool = False
     conn: Literal["new", "reused"] | None = None
     status: int | None = None
+    answer: Answer | None = None
+    value: Any = None
+    absent: bool = False
     fault: Fault | None = None
     detail: str | None = None
-    body_bytes: int = 0
     retry_after: float | None = None
+    stale: bool = False
     cancelled: bool = False
+
+    @property
+    def body_bytes(self) -> int:
+        """The size of the answer's body, decompressed."""
+        return len(self.answer.body) if self.answer is not None else 0
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,8 @@ from upstreams.policy import Retry
 
 _TOO_MANY = 429
 _LONGEST_ASKED = 86400.0
+#: An attempt with less time than this left, in seconds, is not begun: it would be load on the upstream and no more.
+LEAST_TIME = 0.01
 
 Turn = Callable[[], Awaitable[Attempt]]
 Scheduled = Callable[[Attempt, float], None]
@@ -29,11 +31,14 @@ def worth_retrying(policy: Retry, attempt: Attempt) -> bool:
     return attempt.fault is not None and attempt.fault.retryable
 
 
-async def retry(policy: Retry, first: Attempt, turn: Turn, deadline: Deadline, scheduled: Scheduled) -> Attempt:
+async def retry(
+    policy: Retry, first: Attempt, turn: Turn, deadline: Deadline, afford: Callable[[], bool], scheduled: Scheduled
+) -> Attempt:
     """Go on from a failed first attempt until one succeeds, or none is left, or the next would miss the deadline.
 
-    Returns the last attempt made. `turn` makes an attempt; `scheduled` is told of each wait, in seconds. tenacity costs
-    more than a whole attempt's bookkeeping, so it is entered only here, and is handed the first attempt as its own.
+    Returns the last attempt made. `turn` makes an attempt; `afford` takes what it costs from the budget, or says no;
+    `scheduled` is told of each wait, in seconds. tenacity costs more than a whole attempt's bookkeeping, so it is
+    entered only here, and is handed the first attempt as its own.
     """
     replay: list[Attempt] = [first]
 
@@ -45,7 +50,7 @@ async def retry(policy: Retry, first: Attempt, turn: Turn, deadline: Deadline, s
         sleep=asyncio.sleep,
         retry=tenacity.retry_if_result(lambda attempt: worth_retrying(policy, attempt)),
         wait=_wait(policy),
-        stop=_stop(policy, deadline),
+        stop=_stop(policy, deadline, afford),
         before_sleep=lambda state: scheduled(_last(state), state.upcoming_sleep),
         retry_error_callback=_last,
     )
@@ -85,10 +90,11 @@ def _wait(policy: Retry) -> Callable[[tenacity.RetryCallState], float]:
     return wait
 
 
-def _stop(policy: Retry, deadline: Deadline) -> Callable[[tenacity.RetryCallState], bool]:
-    """Stop when no attempt is left, or when the wait before the next would end past the deadline."""
+def _stop(policy: Retry, deadline: Deadline, afford: Callable[[], bool]) -> Callable[[tenacity.RetryCallState], bool]:
+    """Stop when no attempt is left, or the next could not end in time, or the budget is spent."""
 
     def stop(state: tenacity.RetryCallState) -> bool:
-        return state.attempt_number >= policy.attempts or state.upcoming_sleep >= deadline.remaining()
+        ends = state.attempt_number >= policy.attempts or state.upcoming_sleep + LEAST_TIME >= deadline.remaining()
+        return ends or not afford()
 
     return stop

@@ -12,8 +12,9 @@ import msgspec
 from upstreams.fault import Fault
 
 T = TypeVar("T")
-_PATH: Final = re.compile(r" - at `(?:key` in `)?\$[^`]*`$")
-_QUOTING: Final = re.compile("(Invalid enum value|Invalid value|Object contains unknown field) .*", re.DOTALL)
+_PATH: Final = re.compile(r" - at `(?:key` in `)?\$[^`]*`\Z")
+_QUOTING: Final = re.compile("(Invalid enum value|Invalid value) .*", re.DOTALL)
+_UNKNOWN_FIELD: Final = "Object contains unknown field"
 _RAW: Final = msgspec.json.Decoder(msgspec.Raw)
 
 
@@ -118,11 +119,12 @@ def encode(value: object) -> bytes:
 
 def convert(value: object, type_: Any) -> Any:
     """Check a Python value against a declared type and return it as one; raises msgspec.ValidationError."""
-    if type_ is JSON:
-        return value if isinstance(value, JSON) else JSON.of(value)
-    if isinstance(value, JSON) and _is_opaque(type_):
-        return value
-    return msgspec.convert(value, type_)
+    return msgspec.convert(value, type_, dec_hook=_opaque)
+
+
+def _opaque(type_: Any, value: object) -> object:
+    """Make opaque JSON where that is wanted; of other types msgspec itself sees whether a value is one."""
+    return JSON.of(value) if type_ is JSON and not isinstance(value, JSON) else value
 
 
 def undecodable(type_: Any) -> str | None:
@@ -231,10 +233,13 @@ def _check_utf8(body: bytes) -> None:
 def _mismatch(error: msgspec.ValidationError) -> str:
     """Say what did not fit, and where. Types and paths are ours; what else a message quotes is the upstream's data."""
     message = str(error)
+    if message.startswith(_UNKNOWN_FIELD):  # its name may end as a path does, so that no path can be told from it
+        return _UNKNOWN_FIELD
+    if error.__cause__ is not None:
+        path = _PATH.fullmatch(message.removeprefix(str(error.__cause__)))
+        return "Refused by its type" + (path[0] if path else "")
     path = _PATH.search(message)
     reason = message[: path.start()] if path else message
-    if error.__cause__ is not None:
-        reason = "Refused by its type"
     return _QUOTING.sub(r"\1", reason) + (path[0] if path else "")
 
 

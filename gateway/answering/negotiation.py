@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from django.http import HttpRequest
@@ -12,6 +13,8 @@ from gateway.answering.answer import Problem
 JSON_TYPE: Final = "application/json"
 JSONL_TYPE: Final = "application/jsonl"
 SSE_TYPE: Final = "text/event-stream"
+#: What tells caches that an answer has other forms.
+VARY: Final[Mapping[str, str]] = {"Vary": "Accept"}
 
 _ANYTHING: Final = frozenset({"", "*/*", JSON_TYPE})
 _WEIGHT: Final = re.compile(r";\s*q\s*=\s*(0(?:\.\d*)?|\.\d+)\s*(?:;|$)")
@@ -39,7 +42,7 @@ def negotiate(request: HttpRequest, *, streamable: bool) -> str:
     likings = {media_type: _liking(media_type, ranges) for media_type in offered}
     best = max(offered, key=lambda media_type: likings[media_type])
     if likings[best].weight == 0:
-        raise Problem(406, detail=f"this page can be had as {', '.join(offered)}")
+        raise Problem(406, detail=f"this page can be had as {', '.join(offered)}", headers=VARY)
     return best
 
 

@@ -81,6 +81,11 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
     return problem_response(request, Problem(403))
 
 
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:  # noqa: ARG001 - Django's signature
+    """Answer 403 to a request that may be forged: the setting `CSRF_FAILURE_VIEW`."""
+    return problem_response(request, Problem(403, detail="the request's CSRF token or origin is missing or wrong"))
+
+
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001 - Django's signature
     """Answer 404: a URLconf's `handler404`."""
     return problem_response(request, Problem(404))

@@ -10,29 +10,41 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, ClassVar, Final, Protocol
 
 from asgiref.sync import async_to_sync
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
-from gateway.answering.answer import Failure, shown
+from gateway.answering.answer import Answer, Failure, shown
 from gateway.answering.negotiation import SSE_TYPE
 from gateway.answering.problems import problem_of
 from gateway.declaring.plan import Node
 from gateway.running.fanout import FanOut
 from gateway.running.tasks import reap
 from gateway.serving.fleets import borrowed_fleet
-from gateway.serving.visit import visit_of
+from gateway.serving.visit import Visit, visit_of
+from upstreams import Sender
 from upstreams.values import encode
-
-if TYPE_CHECKING:
-    from gateway.page import AggregateView
 
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 Frame = Mapping[str, Any]
 
 
-def stream(page: AggregateView, request: HttpRequest, inputs: Mapping[str, Any], media_type: str) -> HttpResponseBase:
+class Streamed(Protocol):
+    """What a stream needs of a page: its calls, what they come to, and its longest silence in seconds."""
+
+    heartbeat: ClassVar[float]
+
+    def fan_out(
+        self, fleet: Sender, visit: Visit, inputs: Mapping[str, Any], settled: Callable[[Node], None] | None = None
+    ) -> FanOut:
+        """Return the page's calls, ready to run; `settled` is told of each as it ends."""
+
+    async def outcome(self, visit: Visit, fan_out: FanOut) -> Answer[Any]:
+        """Run the calls and merge their values. Raises Problem where the page has no answer."""
+
+
+def stream(page: Streamed, request: HttpRequest, inputs: Mapping[str, Any], media_type: str) -> HttpResponseBase:
     """Return the streaming response; its calls start when it is read, in the loop that reads it."""
     if media_type == SSE_TYPE and "HTTP_LAST_EVENT_ID" in request.META:
         return HttpResponse(status=204)  # a browser's reconnect: the answer has been given, and is not made again
@@ -51,6 +63,8 @@ class _Stream(StreamingHttpResponse):
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Give the generator itself: closed early, it ends its calls there and then."""
+        if not self.is_async:  # Django's async test client has emptied it
+            return super().__aiter__()
         iterator: AsyncIterator[bytes] = self._iterator  # type: ignore[attr-defined] # Django's own
         return iterator
 
@@ -64,7 +78,7 @@ class _Frames:
 
     def __init__(
         self,
-        page: AggregateView,
+        page: Streamed,
         request: HttpRequest,
         inputs: Mapping[str, Any],
         write: Callable[[int, Frame], bytes],

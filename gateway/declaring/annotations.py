@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, get_origin
 
 
@@ -49,6 +49,20 @@ def admits(type_: Any) -> bool:
 def is_union(type_: Any) -> bool:
     """Tell whether a type is written `A | B`, `Union` or `Optional`."""
     return get_origin(type_) in {Union, types.UnionType}
+
+
+def classes_of(type_: Any) -> Iterator[type]:
+    """Yield the classes that values of a type are of, as far as it says which."""
+    bare = plain(type_)
+    if is_union(bare):
+        for member in get_args(bare):
+            yield from classes_of(member)
+    elif get_origin(bare) is Literal:
+        yield from map(type, get_args(bare))
+    elif isinstance(bare, NewType):
+        yield from classes_of(bare.__supertype__)
+    elif isinstance(class_ := get_origin(bare) or bare, type):
+        yield class_
 
 
 def accepts(wanted: Any, given: Any) -> bool:

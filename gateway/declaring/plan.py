@@ -22,6 +22,7 @@ from gateway.declaring.signature import (
     Report,
     Signature,
     decoding_fault,
+    key_fault,
     read_declaration,
     read_decoder,
     read_fallback,
@@ -199,11 +200,14 @@ class _Compiler:
 
     def _node(self, declared: Declared[Any, ..., Any], reading: Reading) -> Node:
         policy, report = declared.policy, self._report(declared.attribute)
+        public = not self.merges if policy.internal is None else not policy.internal
         methods, join = [(declared.attribute, reading.takes)], None
         if isinstance(declared, Joined):
             keys = self._keys(declared, reading)
             methods.append((declared.keys_attribute or "", keys))
             join = self._join(declared, reading, tuple(keys))
+            if public and (fault := key_fault(reading.key)):
+                report(fault)
         needs = self._needs(*methods)
         strict = tuple(name for name, is_strict in needs.items() if is_strict)
         for name in strict if policy.required else ():
@@ -220,7 +224,7 @@ class _Compiler:
             type=reading.type,
             decoder=read_decoder(declared, reading, report),
             fallback=read_fallback(declared, reading, report),
-            public=not self.merges if policy.internal is None else not policy.internal,
+            public=public,
             join=join,
         )
 

@@ -8,13 +8,24 @@ from __future__ import annotations
 import copy
 import inspect
 import operator
+import types
 import typing
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, Final, NamedTuple, get_args, get_origin
 
 import msgspec
 
-from gateway.declaring.annotations import accepts, describe, hints_of, is_union, plain, type_variables, without_none
+from gateway.declaring.annotations import (
+    accepts,
+    classes_of,
+    describe,
+    hints_of,
+    is_union,
+    plain,
+    type_variables,
+    without_none,
+)
 from gateway.declaring.declare import Declared, Joined
 from upstreams import Decoder, Reply, Request
 from upstreams.values import convert, undecodable
@@ -25,6 +36,8 @@ _UNFILLED: Final = frozenset(
     {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 )
 _SELF_EVIDENT: Final = frozenset({"request", "fan"})
+#: Hashable, but not what msgspec writes as the name of an object's member; a Decimal it writes without quotes.
+_NO_NAMES: Final = (bool, Decimal, frozenset, tuple, types.NoneType, msgspec.Struct)
 
 
 class Signature(NamedTuple):
@@ -140,6 +153,16 @@ def read_row_key(declared: Joined[Any, ..., Any, Any], reading: Reading, report:
         elif not accepts(reading.key, found) and not accepts(found, reading.key):
             report(f"key={key!r} is {describe(found)}, the keys are {describe(reading.key)}: no row would be found")
     return operator.itemgetter(key) if all(map(_is_mapping, members)) else operator.attrgetter(key)
+
+
+def key_fault(key: Any) -> str | None:
+    """Say why a join's keys cannot stand in an answer, or None if they can or do not say what they are."""
+    if not any(issubclass(class_, _NO_NAMES) for class_ in classes_of(key)):
+        return None
+    return (
+        f"{describe(key)} is no key in JSON: ask by str or int, or take it out of the answer with internal=True and "
+        "have merge make something of it"
+    )
 
 
 def decoding_fault(type_: Any) -> str | None:

@@ -86,11 +86,13 @@ def attempt_finished(upstream: str, call: str, attempt: Attempt) -> None:
         "upstream": upstream,
         "call": call,
         "attempt": attempt.number,
+        "kind": attempt.kind,
         "sent": attempt.sent,
         "outcome": _ending(attempt),
         "start_offset_ms": _ms(attempt.start),
         "duration_ms": _ms(attempt.duration),
         "conn": attempt.conn,
+        "server.address": attempt.host,
         "http.response.status_code": attempt.status,
         "body_bytes": attempt.body_bytes,
         "span_id": attempt.span_id,
@@ -111,6 +113,30 @@ def retry_scheduled(upstream: str, call: str, attempt: Attempt, wait: float) -> 
         "reason": attempt.fault.word if attempt.fault else None,
     }
     _log.step("info", "retry.scheduled", fields)
+
+
+def breaker_changed(upstream: str, former: str, state: str, reason: str, time: float | None) -> None:
+    """An upstream's breaker has gone from one state to another: `closed`, `open`, `half_open`."""
+    fields: dict[str, Any] = {"upstream": upstream, "from": former, "to": state, "reason": reason}
+    if time is not None:
+        fields["open_ms"] = _ms(time)
+    _log.step("warning" if state == "open" else "info", "breaker.changed", fields)
+
+
+def host_ejected(upstream: str, host: str, reason: str, time: float) -> None:
+    """One of an upstream's hosts is left out for a while."""
+    _log.step(
+        "warning",
+        "host.ejected",
+        {"upstream": upstream, "server.address": host, "reason": reason, "out_ms": _ms(time)},
+    )
+
+
+def flight_joined(upstream: str, call: str, leader: str, trace_id: str) -> None:
+    """A call shares the answer of an identical one that is under way: `leader.trace_id` has its attempts."""
+    _log.step(
+        "info", "flight.joined", {"upstream": upstream, "call": call, "leader": leader, "leader.trace_id": trace_id}
+    )
 
 
 def merge_finished(*, duration: float) -> None:

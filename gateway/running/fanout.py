@@ -322,8 +322,12 @@ def _gather_rows(
     rows = {key: row for part in found for key, row in part.items()}
     if lost:
         fan_out.complete = False
-        keys = [key for nth, _ in sorted(lost, key=_first) for key in chunks[nth]]
-        fan_out.failures[node.name] = msgspec.structs.replace(min(lost, key=_first)[1], keys=keys)
+        lost.sort(key=_first)
+        fan_out.failures[node.name] = msgspec.structs.replace(
+            lost[0][1],
+            attempts=sum(failure.attempts for _, failure in lost),
+            keys=[key for nth, _ in lost for key in chunks[nth]],
+        )
     if lost and len(lost) == len(chunks) and node.policy.has_fallback:
         fan_out.keep(node, node.fallback())
     else:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
 
 import pytest
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import RequestFactory
 from django.urls import ResolverMatch, path
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_safe
 
 from gateway.middleware import Edge
 from tests.conftest import StartStub
@@ -65,6 +69,28 @@ async def test_there_is_one_wide_line_a_request_with_its_route(stub: StartStub, 
     assert {where: line["bytes_out"] for where, line in lines.items()} == sizes
 
 
+def noting(_: HttpRequest) -> HttpResponse:
+    logging.getLogger("till").warning("the till is empty")
+    return HttpResponse()
+
+
+async def noting_later(request: HttpRequest) -> HttpResponse:
+    return noting(request)
+
+
+@pytest.mark.parametrize("view", [noting, noting_later])
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_an_ordinary_view_logs_itself_bears_its_route(
+    log: Log, way: str, view: Callable[..., HttpResponse]
+) -> None:
+    async with asking(way, [path("tills", view)], {}) as ask:
+        await ask("GET", "/tills")
+
+    (recorded,) = log.events("log.recorded", logger="till")
+    (finished,) = log.events("request.finished")
+    assert recorded["http.route"] == finished["http.route"] == "tills"
+
+
 @pytest.mark.parametrize("status", [204, 304])
 def test_an_answer_that_has_no_body_tells_no_length(status: int) -> None:
     response = Edge(lambda _: HttpResponse(status=status))(RequestFactory().get("/"))
@@ -100,6 +126,56 @@ def test_only_html_that_no_view_made_is_replaced(content_type: str, found: str) 
     replaced = found == "nothing" and content_type.startswith("text/html")
     assert response["Content-Type"] == ("application/problem+json" if replaced else content_type)
     assert (response.content == b"own") is not replaced
+
+
+@require_safe
+def reading(_: HttpRequest) -> HttpResponse:
+    return HttpResponse("read")
+
+
+def refusing(_: HttpRequest) -> HttpResponse:
+    response = HttpResponse(status=401, headers={"WWW-Authenticate": "Basic", "Cache-Control": "private", "ETag": "a"})
+    response.set_cookie("seen", "1")
+    return response
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_error_of_a_view_that_has_no_body_gets_one_and_keeps_what_else_it_says(log: Log, way: str) -> None:
+    routes = [path("reading", csrf_exempt(reading)), path("refusing", refusing)]
+    async with asking(way, routes, {}) as ask:
+        method, own = await ask("POST", "/reading", {"X-Request-ID": "asked-1"}), await ask("GET", "/refusing")
+
+    assert (method.status, method.header("Content-Type")) == (405, "application/problem+json")
+    assert (method.header("Allow"), method.header("Cache-Control")) == ("GET, HEAD", "no-store")
+    assert method.json == {
+        "type": "about:blank",
+        "title": "Method Not Allowed",
+        "status": 405,
+        "request_id": "asked-1",
+    }
+    assert (own.status, own.json["title"], own.header("WWW-Authenticate")) == (401, "Unauthorized", "Basic")
+    assert (own.header("Cache-Control"), own.header("ETag"), own.all("Set-Cookie")) == (
+        "private",
+        None,
+        ["seen=1; Path=/"],
+    )
+    assert {line["bytes_out"] for line in log.events("request.finished")} == {len(method.body), len(own.body)}
+
+
+@pytest.mark.parametrize("way", ["asgi", "wsgi"])
+async def test_a_request_that_may_be_forged_is_refused_with_a_problem(log: Log, way: str) -> None:
+    async with asking(way, [path("tills", noting)], {}, DEBUG=True) as ask:
+        got = await ask("POST", "/tills", {"X-Request-ID": "asked-1", "Origin": "http://elsewhere.example"})
+
+    assert (got.status, got.header("Content-Type")) == (403, "application/problem+json")
+    assert got.json == {
+        "type": "about:blank",
+        "title": "Forbidden",
+        "status": 403,
+        "detail": "the request's CSRF token or origin is missing or wrong",
+        "request_id": "asked-1",
+    }
+    assert not log.events("log.recorded", logger="till")
 
 
 async def test_a_view_that_is_cancelled_is_told_as_a_client_that_left(log: Log) -> None:

@@ -14,6 +14,7 @@ from django.urls import path
 from django.utils.decorators import async_only_middleware
 
 from gateway import Problem
+from gateway.middleware import Edge
 from gateway.serving.handler import Handler
 from gateway.serving.lifespan import refuse_faults
 from tests.conftest import StartStub
@@ -73,6 +74,7 @@ UNFIT = {
     "django.middleware.clickjacking.XFrameOptionsMiddleware": "is not native async middleware",
     f"{__name__}.Synchronous": "is not native async middleware",
     f"{__name__}.Viewing": "has a process_view",
+    f"{__name__}.ViewingEdge": "has a process_view",
     f"{__name__}.Missing": "cannot be imported",
     "nowhere.Missing": "cannot be imported",
 }
@@ -187,6 +189,12 @@ class Viewing:
 
     async def __call__(self, request: HttpRequest) -> Any:
         return await self.answer(request)
+
+    def process_view(self, *_: Any) -> None: ...
+
+
+class ViewingEdge(Edge):
+    """The edge's own hook does nothing that pages miss; another in its place may."""
 
     def process_view(self, *_: Any) -> None: ...
 

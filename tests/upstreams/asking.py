@@ -19,6 +19,7 @@ from upstreams import (
     Decoder,
     Fleet,
     Inbound,
+    Journal,
     Outcome,
     Request,
     Upstream,
@@ -36,7 +37,7 @@ async def until(true: Callable[[], object]) -> None:
         await asyncio.sleep(0)
 
 
-class Notes:
+class Notes(Journal):
     """A journal that keeps what it is told, and tells the log, where the canary is looked for."""
 
     def __init__(self) -> None:
@@ -100,9 +101,18 @@ class Asking:
 
     def gave_everything_back(self) -> None:
         """No permit is taken, no connection in use."""
-        assert self.client._permits._value == self.upstream.max_concurrency
+        is_idle(self.client)
         assert self.connector is not None
         assert not self.connector._acquired
+
+
+def is_idle(client: Client) -> None:
+    """Nothing of a client's is under way, and every permit has been given back."""
+    bulkhead, breaker = client.guards.bulkhead, client.guards.breaker
+    assert (bulkhead.in_flight, bulkhead.waiting, bulkhead._permits._value) == (0, 0, bulkhead.limit)
+    assert not any(host.pending for host in client.guards.hosts.all)
+    assert (client._outliving, client._flights._flying) == (set(), {})
+    assert getattr(breaker, "_probing", 0) == 0
 
 
 @asynccontextmanager

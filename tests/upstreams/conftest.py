@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import hypothesis
 import pytest
 
+from tests.chaos import Raw, serving_raw
 from tests.logs import Log
-from tests.upstreams.raw import Raw, serving_raw
 
 # A busy machine is no failure, and what a run found is told by its output.
 hypothesis.settings.register_profile(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -14,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
+from tests.chaos import Raw, answer, deaf_port, fin, head, refused_port, serving_raw, silence
 from tests.conftest import StartStub
 from tests.logs import CANARY, Log
 from tests.stub import Answered, Gate, Received, Turns
-from tests.upstreams.asking import SECRET_HEADERS, Asking, Notes, asking, inbound, until
-from tests.upstreams.raw import Raw, answer, deaf_port, fin, head, refused_port, serving_raw, silence
+from tests.upstreams.asking import SECRET_HEADERS, Asking, asking, inbound, until
 from upstreams import (
     DELETE,
     FOLLOW,
@@ -28,13 +29,13 @@ from upstreams import (
     PATCH,
     POST,
     PUT,
-    Client,
     Fault,
     InvalidParameter,
     Request,
     Retry,
     Upstream,
 )
+from upstreams.hosts import Hosts
 
 AT_ONCE = Retry(attempts=3, first_wait=0.0, longest_wait=0.0)
 BUSY = Answered({"error": CANARY}, 503)
@@ -146,21 +147,22 @@ class TestURLs:
 
         assert raw.requests[0].startswith(b"GET /a/..%2Fb%3Fc%23d%252e%20%C3%A9%5C?q=e%26f%3Dg%2Bh HTTP/1.1\r\n")
 
-    async def test_several_urls_are_asked_in_turn(self, stub: StartStub) -> None:
+    async def test_several_hosts_share_the_load(self, stub: StartStub) -> None:
         servers = [(await stub(name)).on("/", {}) for name in ("a", "b", "c")]
         async with asking(Upstream([server.url for server in servers])) as one:
-            for _ in range(7):
+            for _ in range(150):
                 await one.ask(GET("/"))
 
-        assert [len(server.received) for server in servers] == [3, 2, 2]
+        assert all(len(server.received) > 15 for server in servers)
 
-    async def test_so_the_next_attempt_goes_elsewhere(self, stub: StartStub) -> None:
+    async def test_the_next_attempt_goes_to_another_host(self, stub: StartStub) -> None:
         server = (await stub("service")).on("/", {})
         async with asking(Upstream((f"http://127.0.0.1:{refused_port()}", server.url), retry=AT_ONCE)) as one:
-            outcome = await one.ask(GET("/"))
+            outcomes = [await one.ask(GET("/")) for _ in range(60)]
 
-        assert (outcome.fault, outcome.attempts) == (None, 2)
-        assert [attempt.fault for attempt in one.notes.attempts] == [Fault.CONNECTION_REFUSED, None]
+        assert all(outcome.ok for outcome in outcomes)
+        assert [attempt.fault for attempt in one.notes.attempts if attempt.kind == "retry"] == [None] * 5
+        assert {attempt.fault for attempt in one.notes.attempts} == {Fault.CONNECTION_REFUSED, None}
 
 
 class TestFollow:
@@ -256,13 +258,13 @@ class TestFollow:
 
     @given(st.lists(PIECES | st.text(max_size=3), min_size=1, max_size=8).map("".join))
     def test_no_link_leads_to_another_host(self, link: str) -> None:
-        client = Client("service", Upstream("http://good.internal:8000/base"), None, Notes(), "x")  # type: ignore[arg-type]
+        hosts = Hosts(["http://good.internal:8000/base"], None, time.monotonic, lambda *_: None)
         try:
-            url = client._url(FOLLOW(link))
+            request = FOLLOW(link)
         except InvalidParameter:
             return
-        if url is not None:
-            asked = URL(url, encoded=True)  # as it is handed to aiohttp
+        if hosts.lead_to(request.link or ""):
+            asked = URL(hosts.all[0].url(request), encoded=True)  # as it is handed to aiohttp
             assert (asked.scheme, asked.host, asked.port, asked.user) == ("http", "good.internal", 8000, None)
             assert asked.raw_path_qs.isascii()
             assert asked.raw_path_qs.startswith("/")
@@ -349,7 +351,8 @@ class TestRetries:
     async def test_200_calls_that_fail_at_once_make_3_attempts_each(self, stub: StartStub) -> None:
         server = (await stub("service")).on("*", BUSY)
         policy = Retry(attempts=3, first_wait=0.001, longest_wait=0.002)
-        async with asking(Upstream(server.url, retry=policy, max_concurrency=200, timeout=30.0)) as one:
+        unguarded = Upstream(server.url, retry=policy, budget=None, breaker=None, max_concurrency=200, timeout=30.0)
+        async with asking(unguarded) as one:
             outcomes = await asyncio.gather(*(one.ask(GET("/{n}", n=n)) for n in range(200)))
 
         assert {(outcome.fault, outcome.attempts) for outcome in outcomes} == {(Fault.HTTP_RESPONSE_STATUS, 3)}
@@ -402,7 +405,7 @@ class TestPermits:
             return {}
 
         server = (await stub("service")).on("*", fly)
-        async with asking(Upstream(server.url, max_concurrency=3, timeout=9.0)) as one:
+        async with asking(Upstream(server.url, max_concurrency=3, max_waiting=40, max_wait=9.0, timeout=9.0)) as one:
             outcomes = await asyncio.gather(*(one.ask(GET("/{n}", n=n)) for n in range(40)))
 
         assert all(outcome.ok for outcome in outcomes)
@@ -501,7 +504,7 @@ class TestCancellation:
             first = asyncio.create_task(one.ask(GET("/first")))
             await gate.arrived.wait()
             second = asyncio.create_task(one.ask(GET("/second")))
-            await until(lambda: one.client._permits._waiters)
+            await until(lambda: one.client.guards.bulkhead.waiting)
             await self.cancel(second)
             gate.open.set()
             assert (await first).ok
@@ -635,7 +638,7 @@ class TestWrites:
             first = asyncio.create_task(one.ask(POST("/first")))
             await gate.arrived.wait()
             second = asyncio.create_task(one.ask(POST("/second")))
-            await until(lambda: one.client._permits._waiters)
+            await until(lambda: one.client.guards.bulkhead.waiting)
             second.cancel()
             await asyncio.wait([second])
             gate.open.set()
@@ -704,7 +707,9 @@ async def test_a_client_prints_what_it_is_busy_with(stub: StartStub) -> None:
     async with asking(Upstream(server.url, max_concurrency=2, timeout=30.0)) as one:
         call = asyncio.create_task(one.ask(GET("/")))
         await gate.arrived.wait()
-        assert repr(one.client) == "<Client service permits=1 outliving=0>"
+        assert "<Bulkhead in_flight=1 of 2 waiting=0>" in repr(one.client)
+        assert "<CircuitBreaker closed total=0 " in repr(one.client)
         gate.open.set()
         await call
-        assert repr(one.client) == "<Client service permits=2 outliving=0>"
+        assert "<Bulkhead in_flight=0 of 2 waiting=0>" in repr(one.client)
+        assert "<CircuitBreaker closed total=1 " in repr(one.client)

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
+from tests.chaos import Raw, answer
 from tests.conftest import StartStub
 from tests.stub import Gate
 from tests.upstreams.asking import Notes, asking, inbound, until
-from tests.upstreams.raw import Raw, answer
 from upstreams import GET, JSON, POST, Call, Deadline, Decoder, Request, Upstream, open_fleet
 
 
@@ -96,4 +96,5 @@ async def test_a_fleet_closes_when_its_worker_fails(raw: Raw) -> None:
 async def test_it_prints_what_its_clients_are_busy_with() -> None:
     table = {"users": Upstream("http://a"), "orders": Upstream("http://b", max_concurrency=1)}
     async with open_fleet(table, Notes()) as fleet:
-        assert repr(fleet) == "<Fleet <Client users permits=64 outliving=0> <Client orders permits=1 outliving=0>>"
+        assert repr(fleet) == "<Fleet " + " ".join(map(repr, fleet._clients.values())) + ">"
+        assert "<Bulkhead in_flight=0 of 1 waiting=0>" in repr(fleet._clients["orders"])

@@ -27,9 +27,10 @@ FINE = Attempt(number=1, span_id="", start=0.0, duration=0.0, status=200)
 
 
 class Turns:
-    """Attempts made one after another, their waits noted."""
+    """Attempts made one after another, their waits noted; `afford` says no when the budget is spent."""
 
-    def __init__(self, *attempts: Attempt) -> None:
+    def __init__(self, *attempts: Attempt, budget: int = 99) -> None:
+        self.budget = budget
         self.attempts = list(attempts)
         self.made = 0
         self.waits: list[float] = []
@@ -38,9 +39,14 @@ class Turns:
         self.made += 1
         return self.attempts.pop(0) if len(self.attempts) > 1 else self.attempts[0]
 
+    def afford(self) -> bool:
+        self.budget -= 1
+        return self.budget >= 0
+
     async def after(self, first: Attempt, policy: Retry, within: float = 60.0) -> Attempt:
         """Go on from a first failed attempt."""
-        return await retry(policy, first, self, Deadline.within(within), lambda _, wait: self.waits.append(wait))
+        deadline = Deadline.within(within)
+        return await retry(policy, first, self, deadline, self.afford, lambda _, wait: self.waits.append(wait))
 
 
 class TestWorthRetrying:
@@ -50,8 +56,8 @@ class TestWorthRetrying:
 
     def test_the_faults_that_may_pass_are_these(self) -> None:
         assert {fault.word for fault in Fault if fault.retryable} == {
-            "connection_refused", "connection_timeout", "connection_terminated", "http_response_timeout",
-            "http_response_incomplete", "http_response_status",
+            "dns_timeout", "connection_refused", "connection_timeout", "connection_terminated",
+            "http_response_timeout", "http_response_incomplete", "http_response_status",
         }  # fmt: skip
 
     def test_success_is_not(self) -> None:
@@ -133,6 +139,23 @@ class TestRetry:
         assert await turns.after(first, Retry(), within) is first
         assert (turns.made, turns.waits) == (0, [])
 
+    @pytest.mark.parametrize("budget", [0, 1, 3])
+    async def test_nothing_is_tried_again_that_the_budget_does_not_pay(self, budget: int) -> None:
+        turns = Turns(failed(), budget=budget)
+
+        last = await turns.after(failed(), Retry(attempts=9, first_wait=0.0, longest_wait=0.0))
+
+        assert (turns.made, len(turns.waits)) == (budget, budget)
+        assert last.fault is Fault.CONNECTION_TERMINATED
+
+    async def test_what_is_not_tried_again_for_want_of_time_costs_nothing(self) -> None:
+        turns = Turns(FINE, budget=5)
+
+        await turns.after(failed(asked=30.0), Retry(), within=1.0)
+        await turns.after(failed(), Retry(attempts=1))
+
+        assert turns.budget == 5
+
     async def test_a_wait_can_be_cancelled(self) -> None:
         turns = Turns(FINE)
         waiting = asyncio.create_task(turns.after(failed(asked=30.0), Retry()))
@@ -151,8 +174,9 @@ class TestRetry:
             made.append(1)
             raise error
 
+        policy = Retry(attempts=5, first_wait=0.0)
         with pytest.raises(type(error)):
-            await retry(Retry(attempts=5, first_wait=0.0), failed(), turn, Deadline.within(9), lambda *_: None)
+            await retry(policy, failed(), turn, Deadline.within(9), lambda: True, lambda *_: None)
         assert len(made) == 1
 
     async def test_calls_under_way_at_once_count_for_themselves(self) -> None:

@@ -163,8 +163,8 @@ def test_what_may_be_secret_in_a_url_is_never_printed(url: str) -> None:
         ({"passthrough": (200,)}, "passthrough holds 200, which is no error status (400 to 599)"),
         ({"passthrough": (600,)}, "passthrough holds 600, which is no error status (400 to 599)"),
         ({"passthrough": ("404",)}, "passthrough holds '404', which is no error status (400 to 599)"),
-        ({"retry": "x"}, "retry must be a Retry, or None for one attempt, not 'x'"),
-        ({"retry": 3}, "retry must be a Retry, or None for one attempt, not 3"),
+        ({"retry": "x"}, "retry must be Retry(...) or None, not 'x'"),
+        ({"retry": 3}, "retry must be Retry(...) or None, not 3"),
         ({"retry": Retry(attempts=0)}, "retry.attempts must be 1 or more, not 0"),
         ({"retry": Retry(attempts="3")}, "retry.attempts must be 1 or more, not '3'"),  # type: ignore[arg-type]
         ({"retry": Retry(first_wait=-1)}, "retry.first_wait must be from 0 to longest_wait, not -1"),

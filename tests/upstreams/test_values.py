@@ -61,6 +61,13 @@ class Picky(msgspec.Struct):
             raise ValueError(f"Expected `better`, got `{self.id}`")
 
 
+class Worded(msgspec.Struct):
+    word: str
+
+    def __post_init__(self) -> None:
+        raise ValueError(f"no word of ours: `{self.word}`")
+
+
 class Page(msgspec.Struct):
     rows: list[Row]
     sizes: dict[str, Size] = {}
@@ -247,6 +254,17 @@ class TestMismatch:
             (Named, '{"type":"SECRET","id":1}', "Invalid value - at `$.type`"),
             (Numbered, '{"type":424242,"id":1}', "Invalid value - at `$.type`"),
             (Strict, '{"SECRET` - at `x":1}', "Object contains unknown field"),
+            (Strict, '{"x - at `$SECRET":1}', "Object contains unknown field"),
+            (Strict, '{"x` - at `$.SECRET":1}', "Object contains unknown field"),
+            (Strict, '{"x - at `key` in `$SECRET":1}', "Object contains unknown field"),
+            (list[Strict], '[{"SECRET":1}]', "Object contains unknown field"),
+            (Size, '"x - at `$SECRET`"', "Invalid enum value"),
+            (Size, '"x\' - at `$.SECRET`\\n"', "Invalid enum value"),
+            (list[Size], '["x\' - at `$SECRET"]', "Invalid enum value - at `$[0]`"),
+            (dict[Size, int], '{"x\' - at `key` in `$SECRET":1}', "Invalid enum value - at `key` in `$`"),
+            (Named, '{"type":"x\' - at `$SECRET`"}', "Invalid value - at `$.type`"),
+            (Worded, '{"word":"x - at `$SECRET"}', "Refused by its type"),
+            (list[Worded], '[{"word":"x` - at `$SECRET`"}]', "Refused by its type - at `$[0]`"),
             (Picky, '{"id":-424242}', "Refused by its type"),
             (dict[int, int], '{"SECRET":1}', "Expected `int`, got `str` - at `key` in `$`"),
             (int, "1.5", "Expected `int`, got `float`"),
@@ -502,6 +520,27 @@ class TestConvert:
         assert convert([], JSON) == JSON(b"[]")
         assert convert(JSON(b"1e3"), JSON | None) == JSON(b"1e3")
         assert convert(None, JSON | None) is None
+
+    @pytest.mark.parametrize("value", [[], {}, 1, "a", {"deep": [JSON(b"1.10")]}])
+    def test_any_value_that_can_be_written_becomes_opaque_wherever_that_is_wanted(self, value: Any) -> None:
+        opaque = JSON(encode(value))
+        types: list[Any] = [JSON, JSON | None, typing.Optional[JSON], Annotated[JSON, "x"]]  # noqa: UP045
+
+        assert [convert(value, type_) for type_ in types] == [opaque] * len(types)
+        assert convert({7: value}, Mapping[int, JSON]) == {7: opaque}
+
+    @pytest.mark.parametrize("type_", [JSON, JSON | None])
+    @pytest.mark.parametrize("value", [Foreign(), "\ud800", [object()]], ids=["class", "surrogate", "object"])
+    def test_what_json_cannot_hold_is_refused(self, value: Any, type_: Any) -> None:
+        with pytest.raises(msgspec.ValidationError):
+            convert(value, type_)
+
+    def test_a_type_that_msgspec_does_not_know_takes_its_own_values_and_no_others(self) -> None:
+        own = Foreign()
+
+        assert convert(own, Foreign | None) is own
+        with pytest.raises(msgspec.ValidationError, match="Expected `Foreign`, got `int`"):
+            convert(1, Foreign)
 
     @pytest.mark.parametrize(("value", "type_"), [({"id": "x"}, Row), (None, Row), ([1], list[str])])
     def test_a_value_of_another_type_is_refused(self, value: Any, type_: Any) -> None:

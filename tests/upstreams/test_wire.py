@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import random
+import socket
 import ssl
+import struct
 import subprocess
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from shutil import which
 from typing import Any, NamedTuple
@@ -16,9 +20,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 
-from tests.logs import CANARY
-from tests.upstreams.asking import Asking, asking, until
-from tests.upstreams.raw import (
+from tests.chaos import (
     Peer,
     Raw,
     Step,
@@ -33,7 +35,10 @@ from tests.upstreams.raw import (
     serving_raw,
     silence,
 )
-from upstreams import DELETE, GET, HEAD, JSON, POST, PUT, Fault, Outcome, Reply, Retry, Upstream
+from tests.logs import CANARY
+from tests.upstreams.asking import Asking, asking, until
+from upstreams import GET, HEAD, JSON, POST, Fault, Outcome, Reply, Retry, Upstream
+from upstreams.wire import Answer, Trip, exchange, fault_of, open_session, timeout_fault
 
 TWICE = Retry(attempts=2, first_wait=0.0, longest_wait=0.0)
 TEXT = json.dumps({"name": "x" * 4000}).encode()
@@ -96,6 +101,9 @@ PROTOCOL = [
     case("chunk size that is none", Fault.HTTP_PROTOCOL_ERROR, CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n", fin),
     case("chunk longer than its size", Fault.HTTP_PROTOCOL_ERROR, CHUNKED + b"2\r\n{}{}\r\n0\r\n\r\n", fin),
     case("unknown transfer coding", Fault.HTTP_PROTOCOL_ERROR, OK + b"Transfer-Encoding: xchunked\r\n\r\n{}", fin),
+    case("65 early answers", Fault.HTTP_PROTOCOL_ERROR, head("100 Continue") * 65 + answer()),
+    case("1000 early answers", Fault.HTTP_PROTOCOL_ERROR, head("102 Processing") * 1000, answer()),
+    case("early answers without end", Fault.HTTP_PROTOCOL_ERROR, endlessly(head("103 Early Hints"))),
     case("transfer in gzip", Fault.HTTP_PROTOCOL_ERROR, OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
 ]  # fmt: skip
 HEADER_SIZE = [
@@ -179,7 +187,7 @@ SLOW = [
     case("silence in the body", Fault.HTTP_RESPONSE_TIMEOUT, LENGTH % 99 + b"{", silence),
     case("headers drop by drop", Fault.HTTP_RESPONSE_TIMEOUT, OK + b"a: ", endlessly(b"b", 0.005)),
     case("body drop by drop", Fault.HTTP_RESPONSE_TIMEOUT, LENGTH % 9999, endlessly(b" ", 0.005)),
-    case("wait without end", Fault.HTTP_RESPONSE_TIMEOUT, endlessly(head("102 Processing"), 0.001)),
+    case("now and then a wait", Fault.HTTP_RESPONSE_TIMEOUT, endlessly(head("102 Processing"), 0.02)),
 ]
 
 
@@ -236,6 +244,7 @@ async def test_a_timeout_is_tried_again_on_a_new_connection(raw: Raw) -> None:
         pytest.param((zipped(zlib.compress(TEXT), "deflate"),), TEXT, id="deflate"),
         pytest.param((zipped(gzip.compress(TEXT[:9]) + gzip.compress(TEXT[9:])),), TEXT, id="two members"),
         pytest.param((head("100 Continue"), head("103 Early Hints"), answer()), b"{}", id="early answers"),
+        pytest.param((head("100 Continue") * 64 + answer(),), b"{}", id="64 early answers"),
         pytest.param((answer(b"{}", "299 Odd"),), b"{}", id="unknown 2xx"),
         pytest.param((answer(b"{}", "200"),), b"{}", id="no reason"),
         *(
@@ -322,6 +331,268 @@ async def test_a_redirect_is_a_fault_and_nobody_connects_to_its_target(raw: Raw,
         assert target.connections == 0
 
 
+class Wire:
+    """The wire without a client: one exchange at a time, and what it was."""
+
+    def __init__(self, session: aiohttp.ClientSession, upstream: Upstream) -> None:
+        self.session = session
+        self.url = upstream.urls[0]
+        self.answers: list[Answer] = []
+
+    async def ask(self, target: str = "/", method: str = "GET", within: float = 5.0) -> tuple[Fault | None, Trip]:
+        trip = Trip()
+        try:
+            async with asyncio.timeout(within):
+                self.answers.append(await exchange(self.session, method, self.url + target, {}, None, 1 << 20, trip))
+        except TimeoutError:
+            return timeout_fault(trip), trip
+        except Exception as error:  # noqa: BLE001 - whatever it is has a name
+            return fault_of(error), trip
+        return None, trip
+
+    @property
+    def idle(self) -> list[Any]:
+        """The connections that wait to be used again."""
+        connector = self.session.connector
+        assert connector is not None
+        return [protocol for waiting in connector._conns.values() for protocol, _ in waiting]
+
+
+@asynccontextmanager
+async def wired(upstream: Upstream, resolver: aiohttp.abc.AbstractResolver | None = None) -> AsyncIterator[Wire]:
+    """Open a session as the client does, on a resolver that may be the test's."""
+    async with open_session(upstream, resolver) as session:
+        yield Wire(session, upstream)
+
+
+class Names(aiohttp.abc.AbstractResolver):
+    """A name service with one answer: addresses, an error, or none ever. `asked` counts the questions."""
+
+    def __init__(self, *addresses: str, error: OSError | None = None) -> None:
+        self.addresses = addresses
+        self.error = error
+        self.asked = 0
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[aiohttp.abc.ResolveResult]:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        if not self.addresses:
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+        return [
+            aiohttp.abc.ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)
+            for address in self.addresses
+        ]
+
+    async def close(self) -> None: ...
+
+
+class TestAddresses:
+    """What is forbidden is not connected to, whatever leads there."""
+
+    @pytest.mark.parametrize(
+        "host",
+        ["169.254.169.254", "[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]", "[fe80::1]", "0.0.0.0", "224.0.0.1"],
+    )
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    async def test_an_upstream_at_a_forbidden_address_is_not_asked(self, scheme: str, host: str) -> None:
+        async with wired(Upstream(f"{scheme}://{host}:1")) as wire:
+            fault, trip = await wire.ask()
+
+        assert (fault, trip.sent, trip.conn, trip.answered) == (Fault.DESTINATION_IP_PROHIBITED, False, None, False)
+
+    @pytest.mark.parametrize("addresses", [("127.0.0.1",), ("127.0.0.1", "::ffff:127.0.0.1"), ("127.0.0.1",) * 3])
+    async def test_nor_is_one_whose_name_leads_there(self, addresses: tuple[str, ...]) -> None:
+        async with serving_raw() as server:
+            upstream = Upstream(f"http://name.test:{server.port}", forbidden_networks=("127.0.0.0/8",))
+            async with wired(upstream, Names(*addresses)) as wire:
+                for _ in range(3):
+                    assert (await wire.ask())[0] is Fault.DESTINATION_IP_PROHIBITED
+
+            assert server.connections == 0
+
+    @pytest.mark.parametrize("addresses", [("127.0.0.2", "127.0.0.1"), ("127.0.0.1", "127.0.0.2")])
+    async def test_of_a_name_s_addresses_those_that_are_allowed_are_used(self, addresses: tuple[str, ...]) -> None:
+        async with serving_raw() as server:
+            server.on("/", answer(b"{}", "200 OK", "Connection: close"))
+            with socket.create_server(("127.0.0.2", server.port)) as forbidden:
+                forbidden.setblocking(False)  # noqa: FBT003
+                upstream = Upstream(f"http://name.test:{server.port}", forbidden_networks=("127.0.0.2/32",))
+                async with wired(upstream, Names(*addresses)) as wire:
+                    for _ in range(4):
+                        assert (await wire.ask())[0] is None
+
+                with pytest.raises(BlockingIOError):
+                    forbidden.accept()
+            assert server.connections == 4
+
+    @pytest.mark.parametrize("addresses", [("127.0.0.1", "127.0.0.2"), ("127.0.0.2", "127.0.0.1")])
+    async def test_when_an_allowed_one_refuses_that_is_the_fault(self, addresses: tuple[str, ...]) -> None:
+        upstream = Upstream(f"http://name.test:{refused_port()}", forbidden_networks=("127.0.0.2/32",))
+        async with wired(upstream, Names(*addresses)) as wire:
+            for _ in range(4):
+                assert (await wire.ask())[0] is Fault.CONNECTION_REFUSED
+
+    async def test_a_resolver_s_answer_that_is_no_address_is_not_resolved_further(self) -> None:
+        async with wired(Upstream("http://name.test"), Names("localhost")) as wire:
+            assert (await wire.ask())[0] is Fault.DESTINATION_IP_PROHIBITED
+
+
+class TestNames:
+    """Names are resolved in time, and again when what they led to fails or grows old."""
+
+    async def test_a_name_service_that_does_not_answer_is_a_timeout_of_its_own(self) -> None:
+        async with wired(Upstream("http://name.test"), Names()) as wire:
+            fault, trip = await wire.ask(within=0.05)
+
+        assert (fault, trip.resolving, trip.sent) == (Fault.DNS_TIMEOUT, True, False)
+
+    @pytest.mark.parametrize(
+        ("error", "fault"),
+        [
+            (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), Fault.DNS_TIMEOUT),
+            (TimeoutError(), Fault.DNS_TIMEOUT),
+            (socket.gaierror(socket.EAI_NONAME, "Not known"), Fault.DNS_ERROR),
+            (socket.gaierror(socket.EAI_FAIL, "Failure"), Fault.DNS_ERROR),
+        ],
+        ids=["again", "timeout", "unknown", "fail"],
+    )
+    async def test_one_that_fails_for_now_is_told_from_one_that_knows_no_such_name(
+        self, error: OSError, fault: Fault
+    ) -> None:
+        async with wired(Upstream("http://name.test"), Names(error=error)) as wire:
+            assert (await wire.ask())[0] is fault
+
+    async def test_past_the_name_a_timeout_is_the_connection_s(self) -> None:
+        with deaf_port() as port:
+            async with wired(Upstream(f"http://name.test:{port}"), Names("127.0.0.1")) as wire:
+                fault, trip = await wire.ask(within=0.1)
+
+        assert (fault, trip.resolving) == (Fault.CONNECTION_TIMEOUT, False)
+
+    @pytest.mark.parametrize("deaf", [True, False], ids=["deaf", "refusing"])
+    async def test_when_connecting_fails_the_name_is_resolved_again(self, deaf: bool) -> None:  # noqa: FBT001
+        names = Names("127.0.0.2")
+        async with serving_raw() as server, wired(Upstream(f"http://name.test:{server.port}"), names) as wire:
+            server.on("/", answer())
+            with socket.socket() as gone, socket.socket() as queued:
+                gone.bind(("127.0.0.2", server.port))
+                if deaf:
+                    gone.listen(0)
+                    queued.setblocking(False)  # noqa: FBT003
+                    queued.connect_ex(gone.getsockname())
+                assert (await wire.ask(within=0.2))[0] is (
+                    Fault.CONNECTION_TIMEOUT if deaf else Fault.CONNECTION_REFUSED
+                )
+                names.addresses = ("127.0.0.1",)
+                assert (await wire.ask())[0] is None
+
+        assert names.asked == 2
+
+    async def test_until_then_it_is_asked_for_once(self) -> None:
+        names = Names("127.0.0.1")
+        async with serving_raw() as server, wired(Upstream(f"http://name.test:{server.port}"), names) as wire:
+            server.on("/", answer(b"{}", "200 OK", "Connection: close"))
+            await asyncio.gather(*(wire.ask() for _ in range(10)))
+            await wire.ask()
+
+            assert (server.connections, names.asked) == (11, 1)
+
+    async def test_who_waits_for_a_name_is_not_robbed_of_it_by_who_failed_to_connect(self) -> None:
+        async with wired(Upstream(f"http://name.test:{refused_port()}"), Names("127.0.0.1")) as wire:
+
+            async def ask(turns: int) -> None:
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                for _ in range(20):
+                    assert (await wire.ask())[0] is Fault.CONNECTION_REFUSED
+
+            await asyncio.gather(*map(ask, range(8)))
+
+    @pytest.mark.parametrize(("age", "conn"), [(55.0, "reused"), (61.0, "new")])
+    async def test_a_connection_older_than_a_minute_is_not_used_again(self, age: float, conn: str) -> None:
+        async with serving_raw() as server, wired(Upstream(server.url)) as wire:
+            server.on("/", answer())
+            await wire.ask()
+            (idle,) = wire.idle
+            idle.until -= age
+
+            assert (await wire.ask())[1].conn == conn
+            assert len(wire.idle) == 1
+
+
+class TestAnswered:
+    """A trip knows whether a byte of an answer came, however the connection ended."""
+
+    @pytest.mark.parametrize("first", ["new", "reused"])
+    @pytest.mark.parametrize(
+        ("steps", "answered"),
+        [
+            ((fin,), False),
+            ((rst,), False),
+            ((b"H", fin), True),
+            ((b"H", rst), True),
+            ((b"HTTP/1.1 20", fin), True),
+            ((OK[:-9], fin), True),
+            ((OK[:-9], rst), True),
+            ((head("100 Continue"), fin), True),
+            ((b"\r\n", fin), True),
+            ((b"\x16\x03", fin), True),
+        ],
+        ids=[
+            "fin", "rst", "one byte", "one byte, rst", "status line", "headers", "headers, rst", "early answer",
+            "empty line", "garbage",
+        ],
+    )  # fmt: skip
+    async def test_after_a_failure(self, first: str, steps: tuple[Step, ...], *, answered: bool) -> None:
+        async with serving_raw() as server, wired(Upstream(server.url)) as wire:
+            server.on("/warm", answer()).on("/", *steps)
+            if first == "reused":
+                assert (await wire.ask("/warm"))[1].answered is True
+            fault, trip = await wire.ask()
+
+        assert fault in {Fault.CONNECTION_TERMINATED, Fault.HTTP_PROTOCOL_ERROR}
+        assert (trip.sent, trip.conn, trip.answered) == (True, first, answered)
+
+    async def test_after_a_timeout(self) -> None:
+        async with serving_raw() as server, wired(Upstream(server.url)) as wire:
+            server.on("/silence", silence).on("/begun", b"HTTP", silence)
+
+            assert (await wire.ask("/silence", within=0.1))[1].answered is False
+            assert (await wire.ask("/begun", within=0.3))[1].answered is True
+
+    async def test_a_greeting_before_the_request_counts(self) -> None:
+        async with serving_raw(b"220 mail ready\r\n", fin) as server, wired(Upstream(server.url)) as wire:
+            fault, trip = await wire.ask()
+
+        assert (fault is None, trip.answered) == (False, trip.sent)
+
+    @pytest.mark.parametrize(("text", "answered"), [(b"HTTP/1.1 20", True), (b"", False)], ids=["some", "none"])
+    async def test_what_nobody_read_because_writing_failed_counts(self, text: bytes, *, answered: bool) -> None:
+        """The transport gives up at the first write that fails, with the beginning of an answer before it unread."""
+        trip = Trip()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.setblocking(False)  # noqa: FBT003
+            async with wired(Upstream("http://127.0.0.1")) as wire:
+                assert wire.session.connector is not None
+                loop = asyncio.get_running_loop()
+                transport, protocol = await loop.create_connection(
+                    wire.session.connector._factory, *server.getsockname()
+                )
+                protocol.carry(trip)  # type: ignore[attr-defined]
+                peer, _ = await loop.sock_accept(server)
+                peer.send(text)
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                peer.close()
+                transport.write(b"GET / HTTP/1.1\r\n\r\n")
+                await until(lambda: protocol.transport is None)
+
+        assert trip.answered is answered
+
+
 class TestConnecting:
     """Attempts that never leave this machine are not `sent`."""
 
@@ -337,6 +608,14 @@ class TestConnecting:
     async def test_a_name_that_does_not_exist_is_not_asked_for_twice(self) -> None:
         async with asking(Upstream("http://nobody.invalid", retry=TWICE, timeout=9.0)) as one:
             self.check(one, await one.ask(GET("/")), Fault.DNS_ERROR, 1)
+
+    async def test_an_address_that_is_forbidden_is_not_asked_for_twice(self) -> None:
+        async with serving_raw() as server:
+            upstream = Upstream(server.url, retry=TWICE, forbidden_networks=("127.0.0.0/8",))
+            async with asking(upstream) as one:
+                self.check(one, await one.ask(GET("/")), Fault.DESTINATION_IP_PROHIBITED, 1)
+
+            assert server.connections == 0
 
     async def test_a_machine_that_does_not_answer_times_out(self) -> None:
         with deaf_port() as port:
@@ -436,18 +715,17 @@ def netrc(tmp_path: Path) -> Path:
 class TestCanaries:
     """What upstreams/wire.py takes for granted of aiohttp, private names included. A release may change any of it."""
 
-    @pytest.mark.parametrize("make", [GET, HEAD, PUT, DELETE, POST])
+    @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "POST"])
     @pytest.mark.parametrize("end", [fin, rst], ids=["fin", "rst"])
-    async def test_a_closed_connection_costs_one_request_on_the_wire(self, raw: Raw, make: Any, end: Step) -> None:
-        raw.on("/warm", answer()).on("/", end)
-        async with asking(Upstream(raw.url, retry=None)) as one:
-            assert (await one.ask(make("/"))).fault is Fault.CONNECTION_TERMINATED
-            assert len(raw.requests) == 1
+    async def test_a_closed_connection_costs_one_request_on_the_wire(self, method: str, end: Step) -> None:
+        async with serving_raw() as server, wired(Upstream(server.url)) as wire:
+            server.on("/warm", answer()).on("/", end)
+            assert (await wire.ask("/", method))[0] is Fault.CONNECTION_TERMINATED
+            assert len(server.requests) == 1
 
-            await one.ask(GET("/warm"))
-            assert (await one.ask(make("/"))).fault is Fault.CONNECTION_TERMINATED
-            assert [attempt.conn for attempt in one.notes.attempts] == ["new", "new", "reused"]
-        assert len(raw.requests) == 3
+            await wire.ask("/warm")
+            fault, trip = await wire.ask("/", method)
+            assert (fault, trip.conn, len(server.requests)) == (Fault.CONNECTION_TERMINATED, "reused", 3)
 
     async def test_aiohttp_left_to_itself_would_send_it_twice(self, raw: Raw) -> None:
         """If this fails, aiohttp's hidden retry is gone, and so may be the switch that turns it off."""
@@ -468,8 +746,18 @@ class TestCanaries:
             assert session.trust_env is False
             assert isinstance(session.cookie_jar, aiohttp.DummyCookieJar)
             assert session._request_class.send is not aiohttp.ClientRequest.send
-            assert type(one.connector)._get is not aiohttp.TCPConnector._get  # type: ignore[union-attr]
-            assert isinstance(aiohttp.client_proto.ResponseHandler.should_close, property)
+            connector = one.connector
+            assert isinstance(connector, aiohttp.TCPConnector)
+            for name in ("_get", "_release", "_create_connection", "_wrap_create_connection"):
+                assert getattr(type(connector), name) is not getattr(aiohttp.TCPConnector, name)
+            assert connector._socket_factory is not None
+            protocol = connector._factory()
+            for name in ("data_received", "connection_lost", "feed_data"):
+                assert getattr(type(protocol), name) is not getattr(aiohttp.client_proto.ResponseHandler, name)
+            assert (len(protocol._buffer), protocol._exception, protocol.should_close) == (0, None, False)
+            connector._cached_hosts.add(("name", 80), [])
+            assert list(connector._cached_hosts._timestamps) == [("name", 80)]
+            assert issubclass(aiohttp.http_exceptions.BadHttpMessage, aiohttp.http_exceptions.HttpProcessingError)
 
     async def test_an_attempt_says_whether_its_connection_is_new(self, raw: Raw) -> None:
         raw.on("/", answer()).on("/last", answer(b"{}", "200 OK", "Connection: close"))
@@ -535,6 +823,19 @@ class TestIdleConnections:
 
         assert outcome.value == JSON(b'"bob"')
 
+    async def test_not_even_when_its_parser_waits_for_the_rest(self, raw: Raw) -> None:
+        raw.on("/alice", answer(b'"alice"')).on("/bob", answer(b'"bob"'))
+        async with asking(Upstream(raw.url)) as one:
+            await one.ask(GET("/alice"))
+            assert one.connector is not None
+            ((idle, _),) = next(iter(one.connector._conns.values()))
+            raw.push(b"HTTP/1.1 200 ")
+            await until(lambda: not idle.addressed)  # type: ignore[attr-defined]
+            outcome = await one.ask(GET("/bob"))
+
+        assert outcome.value == JSON(b'"bob"')
+        assert [attempt.conn for attempt in one.notes.attempts] == ["new", "new"]
+
     async def test_one_that_the_upstream_has_closed_is_not_asked(self, raw: Raw) -> None:
         raw.on("/", answer())
         async with asking(Upstream(raw.url, retry=None)) as one:
@@ -544,6 +845,28 @@ class TestIdleConnections:
             outcome = await one.ask(POST("/"))
 
         assert (outcome.fault, [attempt.conn for attempt in one.notes.attempts]) == (None, ["new", "new"])
+
+    async def test_a_thousand_requests_among_answers_that_nobody_asked_for_get_their_own(self) -> None:
+        unasked = (answer(f'"{CANARY}"'.encode()), head("408 Request Timeout", "Content-Length: 0"), b"HTTP/1.1 200 OK")
+
+        async def own(peer: Peer) -> None:
+            target = server.requests[-1].split(b" ", 2)[1]
+            peer.writer.write(answer(b'"%b"' % target))
+
+        async with serving_raw() as server, wired(Upstream(server.url)) as wire:
+            server.on("*", own)
+            reused = 0
+            for number in range(1000):
+                fault, trip = await wire.ask(f"/{number}")
+                assert (fault, wire.answers[-1].body) == (None, b'"/%d"' % number)
+                reused += trip.conn == "reused"
+                if number % 4:
+                    server.push(unasked[number % 3])
+                for _ in range(number % 5):  # read by aiohttp, or still in the kernel
+                    await asyncio.sleep(0)
+
+        assert (server.connections, len(server.requests)) == (1000 - reused, 1000)
+        assert reused == 250
 
 
 async def test_random_bytes_for_an_answer_are_always_a_named_fault_or_a_value() -> None:

@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 from gateway.columns import columns
 from gateway.conf import conf
 from gateway.serving.visit import inbound_of
-from upstreams import GET, Attempt, Call, Deadline, Decoder, Fault, Outcome, Request, Upstream, open_fleet
+from upstreams import GET, Attempt, Call, Deadline, Decoder, Fault, Journal, Outcome, Request, Upstream, open_fleet
 
 _SERVER_ERROR: Final = 500
 _ROOM: Final = 1.0
@@ -82,7 +82,7 @@ async def probe(table: Mapping[str, Upstream], request: Request[Any]) -> list[Pr
     ]
 
 
-class _Seen:
+class _Seen(Journal):
     """A journal that keeps each upstream's last attempt."""
 
     def __init__(self) -> None:
@@ -91,9 +91,6 @@ class _Seen:
     def attempt_finished(self, upstream: str, call: str, attempt: Attempt) -> None:  # noqa: ARG002 - a journal's
         """Keep the attempt."""
         self.attempts[upstream] = attempt
-
-    def retry_scheduled(self, upstream: str, call: str, attempt: Attempt, wait: float) -> None:
-        """Nothing is retried here."""
 
 
 def _chosen(names: list[str]) -> dict[str, Upstream]:

@@ -12,6 +12,8 @@ from gateway import AggregateView, Answer, Problem, call
 from gateway.answering.negotiation import negotiate
 from tests.conftest import StartStub
 from tests.serving import gateway
+from tests.stub import Answered
+from tests.ways import WAYS, asking
 from upstreams import GET, JSON, Request
 
 JSON_TYPE, JSONL, SSE = "application/json", "application/jsonl", "text/event-stream"
@@ -116,5 +118,30 @@ async def test_what_there_is_not_is_a_406_that_says_what_there_is_and_asks_nobod
         body = msgspec.json.decode(await answer.read())
 
     assert (answer.status, answer.content_type) == (406, "application/problem+json")
-    assert body["detail"] == f"this page can be had as {offered}"
+    assert (body["detail"], answer.headers["Vary"]) == (f"this page can be had as {offered}", "Accept")
     assert not server.received
+
+
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume:Warning")
+@pytest.mark.parametrize("accept", ["*/*", JSON_TYPE, JSONL, SSE])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_depends_on_accept_says_so_to_caches_and_nothing_else_does(
+    stub: StartStub, way: str, method: str, accept: str
+) -> None:
+    server = (await stub("all")).on("/thing", {})
+    async with asking(
+        way, [path("page", Page.as_view()), path("one", DecidesOnMore.as_view())], {"all": server}
+    ) as ask:
+        got, one = await ask(method, "/page", {"Accept": accept}), await ask(method, "/one")
+
+    assert (got.status, got.all("Vary")) == (200, ["Accept"])
+    assert (one.status, one.all("Vary")) == (200, [])
+
+
+async def test_a_failed_page_says_so_too(stub: StartStub) -> None:
+    server = (await stub("all")).on("/thing", Answered({}, 404))
+    async with asking("asgi", [path("page", Page.as_view())], {"all": server}) as ask:
+        got = await ask("GET", "/page")
+
+    assert (got.status, got.all("Vary")) == (502, ["Accept"])

@@ -233,7 +233,7 @@ class Makes(AggregateView):
 
     def merge(self, lost: JSON | None) -> object:
         made = self.make()
-        if isinstance(made, Exception):
+        if isinstance(made, BaseException):
             raise made
         return made
 
@@ -257,6 +257,7 @@ class TestMistakes:
             pytest.param(
                 lambda: ZeroDivisionError("said"), {"status": 500, "title": "Internal Server Error"}, id="error"
             ),
+            pytest.param(lambda: asyncio.CancelledError("said"), {"status": 500}, id="cancelled"),
             pytest.param(object, {"status": 500, "title": "Internal Server Error"}, id="object"),
             pytest.param(lambda: {"deep": [object()]}, {"status": 500}, id="object inside"),
             pytest.param(lambda: "\ud800", {"status": 500}, id="lone surrogate"),
@@ -278,6 +279,7 @@ class TestMistakes:
         assert "said" not in str(last)
         assert (last["complete"], list(last["errors"])) == (False, ["lost"])
         assert ("Traceback" in str(log.events("log.recorded", level="error"))) == (problem["status"] == 500)
+        assert not log.events("client.disconnected")
         (finished,) = log.events("request.finished")
         assert finished["http.response.status_code"] == problem["status"]
 

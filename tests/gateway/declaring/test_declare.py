@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime  # noqa: F401 - the pages in the tables are made of text, in which ruff sees no names
+import enum
 import textwrap
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping  # noqa: F401 - the same
-from typing import Annotated, Any, Generic, Literal, TypedDict, TypeVar  # noqa: F401 - the same
+import uuid  # noqa: F401 - the same
+from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Mapping  # noqa: F401 - the same
+from decimal import Decimal  # noqa: F401 - the same
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, TypedDict, TypeVar  # noqa: F401 - the same
 
 import msgspec
 import pytest
@@ -70,6 +73,23 @@ class OtherPaging(msgspec.Struct):
     limit: int = 10
 
 
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+class Fixed(msgspec.Struct, frozen=True):
+    id: int
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+UserId = NewType("UserId", int)
+PairId = NewType("PairId", tuple[int, int])
+
+
 class Custom:
     """A class that msgspec knows nothing of."""
 
@@ -110,6 +130,21 @@ KEYS = """
 @products.keys
 def product_ids(self, orders: list[Order]) -> Iterable[int]: ...
 """
+#: What cannot be the name of a member of a JSON object, and what of it is told.
+WRONG_KEYS = {
+    "tuple[int, str]": "tuple[int, str]",
+    "tuple[int, ...]": "tuple[int, ...]",
+    "Point": "Point",
+    "frozenset[int]": "frozenset[int]",
+    "Decimal": "Decimal",
+    "bool": "bool",
+    "int | None": "int | None",
+    "str | tuple[int, str]": "str | tuple[int, str]",
+    "Annotated[Decimal, 'price']": "Decimal",
+    "PairId": "PairId",
+    "Literal['a', True]": "Literal['a', True]",
+    "Fixed": "Fixed",
+}
 
 REFUSED = {
     "a call that needs itself": (
@@ -484,6 +519,31 @@ REFUSED = {
         ),
         "products: size and concurrency must be 1 or more",
     ),
+    **{
+        f"{wrong} as a key of the answer": (
+            (
+                f'@each("catalog")\ndef products(self, key: {wrong}) -> Request[Product]: ...\n'
+                f"@products.keys\ndef ids(self, user_id: int) -> list[{wrong}]: ..."
+            ),
+            (
+                f"products: {told} is no key in JSON: ask by str or int, or take it out of the answer with "
+                "internal=True and have merge make something of it"
+            ),
+        )
+        for wrong, told in WRONG_KEYS.items()
+    },
+    "a join by pairs that merge leaves in the answer": (
+        (
+            '@batch("catalog", key=id, internal=False)\n'
+            "def products(self, ids: list[tuple[int, str]]) -> Request[list[Product]]: ...\n"
+            "@products.keys\ndef ids(self, user_id: int) -> list[tuple[int, str]]: ...\n"
+            "def merge(self) -> int: ..."
+        ),
+        (
+            "products: tuple[int, str] is no key in JSON: ask by str or int, or take it out of the answer with "
+            "internal=True and have merge make something of it"
+        ),
+    ),
     "rows= beside decode=": (
         (
             '@batch("catalog", key=id, rows="items", decode=list)\n'
@@ -648,7 +708,25 @@ def test_a_second_method_of_keys_is_refused_where_it_stands() -> None:
         declare(body)
 
 
+RIGHT_KEYS = (
+    "str", "int", "float", "bytes", "UserId", "Literal['a', 1]", "Colour", "uuid.UUID", "datetime.date", "int | str",
+    "Any", "object", "Hashable", "Annotated[int, 'id']",
+)  # fmt: skip
+
 ACCEPTED = {
+    **{
+        f"{right} as a key of the answer": (
+            f'@each("catalog")\ndef products(self, key: {right}) -> Request[Product]: ...\n'
+            f"@products.keys\ndef ids(self, user_id: int) -> list[{right}]: ..."
+        )
+        for right in RIGHT_KEYS
+    },
+    "pairs as keys of what merge makes something of": (
+        '@each("catalog")\ndef products(self, key: tuple[int, str]) -> Request[Product]: ...\n'
+        "@products.keys\ndef ids(self, user_id: int) -> list[tuple[int, str]]: ...\n"
+        "def merge(self, products: Mapping[tuple[int, str], Product]) -> list[Product]: ..."
+    ),
+    "a call with a bool": '@call("users")\ndef user(self) -> Request[bool]: ...',
     "an optional value where None is taken": (
         MAYBE + '@call("orders")\ndef orders(self, user: User | None) -> Request[list[Order]]: ...'
     ),

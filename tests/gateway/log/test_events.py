@@ -24,12 +24,14 @@ from tests.logs import CANARY, Log
 from tests.serving import gateway
 from tests.stub import Answered, Turns
 from upstreams import GET, JSON, Attempt, Fault, Request
+from upstreams.wire import Answer
 
 CALL = {"call": "reviews", "upstream": "reviews"}
 FAILED = Attempt(number=1, span_id="00f067aa0ba902b7", start=0.0012345, duration=0.4, fault=Fault.HTTP_RESPONSE_TIMEOUT)
 DONE = Attempt(
-    number=2, span_id="00f067aa0ba902b7", start=0.5, duration=0.0205, sent=True, conn="new", status=200, body_bytes=5
-)
+    number=2, span_id="00f067aa0ba902b7", start=0.5, duration=0.0205, sent=True, conn="new", host="127.0.0.1:80",
+    status=200, answer=Answer(200, {}, "application/json", None, b"[1,2]"),
+)  # fmt: skip
 
 #: Every event there is, with everything it can have.
 EVENTS: dict[str, Callable[[], object]] = {
@@ -43,6 +45,9 @@ EVENTS: dict[str, Callable[[], object]] = {
     "call.skipped": lambda: events.call_skipped(**CALL, because="user"),
     "attempt.finished": lambda: events.attempt_finished("reviews", "reviews", FAILED),
     "retry.scheduled": lambda: events.retry_scheduled("reviews", "reviews", FAILED, 0.0205),
+    "breaker.changed": lambda: events.breaker_changed("reviews", "closed", "open", "20 of 20 attempts failed", 5.0),
+    "host.ejected": lambda: events.host_ejected("reviews", "127.0.0.1:80", "5 attempts in a row failed", 30.0),
+    "flight.joined": lambda: events.flight_joined("reviews", "reviews", "others", "0af7651916cd43dd8448eb211c80319c"),
     "merge.finished": lambda: events.merge_finished(duration=0.001),
     "client.disconnected": events.client_disconnected,
     "log.recorded": lambda: events.log_recorded(level="info", fields={"logger": "a", "message": "b"}),

@@ -731,7 +731,7 @@ async def test_what_an_author_raises_is_the_pages_problem_and_its_siblings_are_r
     assert not log.events("client.disconnected")
 
 
-@pytest.mark.parametrize("raised", [RAISED[name] for name in ("Http404", "PermissionDenied", "Problem", "ValueError")])
+@pytest.mark.parametrize("raised", RAISED.values(), ids=list(RAISED))
 async def test_what_merge_raises_is_the_pages_problem(stub: StartStub, log: Log, raised: Raised) -> None:
     class Merging(AggregateView):
         @call("all")
@@ -749,6 +749,7 @@ async def test_what_merge_raises_is_the_pages_problem(stub: StartStub, log: Log,
     assert (answer.status_code, answer.json()["title"]) == (raised.status, raised.title)
     assert "said to nobody" not in answer.content.decode()
     assert [b"said to nobody" in line for line in tracebacks_in(log)] == [True] * (raised.status == 500)
+    assert not log.events("client.disconnected")
 
 
 # Values that fit into no request

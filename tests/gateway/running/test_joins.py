@@ -208,7 +208,7 @@ async def test_an_optional_join_loses_only_the_keys_of_its_failed_chunks(stub: S
             "upstream": "shop",
             "error": "http_response_status",
             "status": 500,
-            "attempts": 1,
+            "attempts": 2,  # one for each of the two lost chunks
             "retryable": True,
             "keys": [3, 4, 5, 6],
         }

@@ -1,0 +1,67 @@
+"""Coalescing: identical safe calls that are under way at once share one answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+from upstreams.deadline import Deadline
+
+L = TypeVar("L")
+T = TypeVar("T")
+
+
+class Flight(Generic[L, T]):
+    """One call under way, and whoever waits for what comes of it."""
+
+    __slots__ = ("_ending", "_followers", "leader")
+
+    def __init__(self, leader: L) -> None:
+        self.leader = leader
+        self._ending: T | None = None
+        self._followers: list[asyncio.Future[None]] = []
+
+    def land(self, ending: T) -> None:
+        """Say what came of it."""
+        self._ending = ending
+
+    def wake(self) -> None:
+        """Let the followers go on, with an ending or, when the leader was cancelled, without."""
+        for follower in self._followers:
+            if not follower.done():
+                follower.set_result(None)
+
+    async def landed(self, deadline: Deadline) -> T | None:
+        """Wait for the ending; None if the leader was cancelled. Raises TimeoutError at the follower's own deadline."""
+        follower = asyncio.get_running_loop().create_future()
+        self._followers.append(follower)
+        async with asyncio.timeout_at(deadline.at):
+            await follower
+        return self._ending
+
+
+class Flights(Generic[L, T]):
+    """The calls under way by what they send. Nothing is kept past a call's end. Live: prints how many there are."""
+
+    def __init__(self) -> None:
+        self._flying: dict[Hashable, Flight[L, T]] = {}
+
+    def __repr__(self) -> str:
+        """Show how many there are."""
+        return f"<Flights {len(self._flying)}>"
+
+    def of(self, key: Hashable) -> Flight[L, T] | None:
+        """Return the flight that sends the same, if there is one."""
+        return self._flying.get(key)
+
+    async def lead(self, key: Hashable, leader: L, call: Callable[[], Awaitable[T]]) -> T:
+        """Make a call that others may join until it ends."""
+        flight = self._flying[key] = Flight[L, T](leader)
+        try:
+            ending = await call()
+            flight.land(ending)
+            return ending
+        finally:
+            del self._flying[key]
+            flight.wake()

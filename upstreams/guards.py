@@ -1,0 +1,111 @@
+"""What stands between a call and its upstream: breaker, bulkhead and the choice of a host, asked for every attempt."""
+
+from __future__ import annotations
+
+import asyncio
+
+from upstreams.breaker import AlwaysClosed, Breaking, CircuitBreaker, State
+from upstreams.budget import RetryBudget
+from upstreams.bulkhead import Bulkhead
+from upstreams.fault import Fault
+from upstreams.hosts import Host, Hosts
+from upstreams.journal import Journal
+from upstreams.latency import Latencies
+from upstreams.outcome import Attempt
+from upstreams.upstream import Upstream
+
+_SLOW: float = 0.8  # of the timeout: what takes that long is about to fail
+_UNSUPPORTED = frozenset({501, 505})  # statuses of 500 and above that tell of one request, not of the service
+
+
+class Pass:
+    """What one attempt was let through with, given back once when it has ended."""
+
+    __slots__ = ("_guards", "_permit", "host")
+
+    def __init__(self, guards: Guards, permit: int, host: Host) -> None:
+        self._guards = guards
+        self._permit = permit
+        self.host = host
+        host.pending += 1
+
+    def give_back(self, attempt: Attempt | None) -> None:
+        """Let the next one in, and count what came of the attempt; None if it was not begun."""
+        guards = self._guards
+        self.host.pending -= 1
+        guards.bulkhead.leave()
+        failed = None if attempt is None else is_failure(attempt)
+        duration = 0.0 if attempt is None else attempt.duration
+        guards.breaker.record(self._permit, failed=failed, duration=duration)
+        guards.hosts.record(self.host, failed=failed)
+        if failed is False and attempt is not None and attempt.kind != "hedge":
+            guards.latencies.add(attempt.duration)
+
+
+class Guards:
+    """The live protections of one upstream in this worker: prints their state. Made in the loop that uses it."""
+
+    def __init__(self, name: str, upstream: Upstream, journal: Journal) -> None:
+        clock = asyncio.get_running_loop().time
+        self.breaker = _breaker(name, upstream, journal)
+        self.bulkhead = Bulkhead(upstream.max_concurrency, upstream.max_waiting, upstream.max_wait)
+        self.budget = RetryBudget(upstream.budget, clock) if upstream.budget is not None else None
+        self.latencies = Latencies()
+        self.hosts = Hosts(
+            upstream.urls,
+            upstream.ejection,
+            clock,
+            lambda address, reason, time: journal.host_ejected(name, address, reason, time),
+        )
+
+    def __repr__(self) -> str:
+        """Show each protection's state."""
+        return f"<Guards {self.breaker} {self.bulkhead} {self.budget} {self.latencies} {self.hosts}>"
+
+    async def admit(self, until: float, avoid: Host | None) -> Pass | Fault:
+        """Let an attempt through by `until` (on the loop's clock), or say why not."""
+        permit = self.breaker.permit()
+        if permit is None:
+            return Fault.DESTINATION_UNAVAILABLE
+        entered = False
+        try:
+            entered = await self.bulkhead.enter(until)
+        finally:
+            if not entered:
+                self.breaker.record(permit, failed=None, duration=0.0)
+        return Pass(self, permit, self.hosts.pick(avoid)) if entered else Fault.CONNECTION_LIMIT_REACHED
+
+    def afford(self) -> bool:
+        """Take from the budget what one more attempt costs; False if it is spent."""
+        return self.budget is None or self.budget.spend()
+
+    def may_hedge(self) -> bool:
+        """Take from the budget what a hedge costs, unless the upstream has troubles enough."""
+        return self.breaker.state is State.CLOSED and self.afford()
+
+    def learn(self, attempt: Attempt) -> None:
+        """Take note of a call's first attempt: one that did not fail earns the right to later ones."""
+        if self.budget is not None and is_failure(attempt) is False:
+            self.budget.earn()
+
+
+def is_failure(attempt: Attempt) -> bool | None:
+    """Tell whether an attempt speaks against the upstream (True), for it (False), or neither (None)."""
+    fault = attempt.fault
+    if attempt.cancelled or attempt.stale or attempt.status == 429:
+        return None
+    if fault is Fault.HTTP_RESPONSE_STATUS and attempt.status is not None:
+        return attempt.status >= 500 and attempt.status not in _UNSUPPORTED
+    if fault is None:
+        return False
+    return True if fault.blames else None
+
+
+def _breaker(name: str, upstream: Upstream, journal: Journal) -> Breaking:
+    def changed(former: State, state: State, reason: str, time: float | None) -> None:
+        journal.breaker_changed(name, former.value, state.value, reason, time)
+
+    if upstream.breaker is None:
+        return AlwaysClosed(changed)
+    slow_after = upstream.breaker.slow_after or _SLOW * upstream.timeout
+    return CircuitBreaker(upstream.breaker, slow_after, asyncio.get_running_loop().time, changed)

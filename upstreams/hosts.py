@@ -1,0 +1,131 @@
+"""The hosts of one upstream: which of them an attempt goes to, and which is left out for a while."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from upstreams.policy import Ejection
+from upstreams.request import Request
+
+Origin = tuple[str, str, int]
+
+#: Told of a host that is left out: its address, why, and for how many seconds.
+Ejected = Callable[[str, str, float], None]
+
+
+class Host:
+    """One base URL. Live: prints how it fares."""
+
+    __slots__ = ("address", "base", "ejections", "failures", "origin", "out_until", "pending", "tried_at")
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+        self.origin = _own_origin(base)
+        self.address = f"{self.origin[1]}:{self.origin[2]}"
+        self.pending = 0
+        self.failures = 0
+        self.ejections = 0
+        self.out_until = 0.0
+        self.tried_at = 0.0
+
+    def url(self, request: Request[Any]) -> str:
+        """Return the URL to ask: the base with the request's target, or the link that it follows."""
+        return self.base + request.target if request.link is None else urljoin(self.base + "/", request.link)
+
+    def __repr__(self) -> str:
+        """Show the address, the attempts under way, and the failures in a row."""
+        return f"<Host {self.address} pending={self.pending} failures={self.failures} ejections={self.ejections}>"
+
+
+class Hosts:
+    """Chooses the less busy of two hosts drawn by chance, among those that are not left out. Live: prints them.
+
+    A host that fails too often in a row is out for a while, and after it on trial: one failure more and it is out for
+    longer. `clock` is monotonic.
+    """
+
+    def __init__(
+        self,
+        bases: Sequence[str],
+        policy: Ejection | None,
+        clock: Callable[[], float],
+        ejected: Ejected,
+        chance: random.Random | None = None,
+    ) -> None:
+        self.all = tuple(map(Host, bases))
+        self._policy = policy
+        self._clock = clock
+        self._ejected = ejected
+        self._chance = chance or random.Random()  # noqa: S311 - spreads load, and guards nothing
+        self._most_out = 0
+        if policy is not None and len(self.all) > 1:
+            self._most_out = max(1, int(len(self.all) * policy.share))
+
+    def __repr__(self) -> str:
+        """Show every host."""
+        return f"<Hosts {' '.join(map(repr, self.all))}>"
+
+    def pick(self, avoid: Host | None = None) -> Host:
+        """Return the host for the next attempt, another than the one to avoid if there is one."""
+        if len(self.all) == 1:
+            return self.all[0]
+        now = self._clock()
+        usable = [host for host in self.all if host.out_until <= now]
+        others = [host for host in usable if host is not avoid] or usable
+        if len(others) == 1:
+            return others[0]
+        one, other = self._chance.sample(others, 2)
+        return one if one.pending <= other.pending else other
+
+    def lead_to(self, link: str) -> bool:
+        """Tell whether a link, absolute or relative to a base URL, leads to one of these hosts."""
+        try:
+            origin = _origin(urljoin(self.all[0].base + "/", link))
+        except ValueError:
+            return False
+        return any(host.origin == origin for host in self.all)
+
+    def record(self, host: Host, *, failed: bool | None) -> None:
+        """Count what came of an attempt; None for neither success nor failure."""
+        if not self._most_out or failed is None:
+            return
+        now = self._clock()
+        if not failed:
+            host.failures = 0
+            if host.ejections and now - host.tried_at >= self._time(host.ejections):
+                host.ejections = 0
+            return
+        host.failures += 1
+        if host.out_until <= now and self._policy is not None and host.failures >= self._policy.failures:
+            self._eject(host, now)
+
+    def _eject(self, host: Host, now: float) -> None:
+        if sum(other.out_until > now for other in self.all) >= self._most_out:
+            return
+        host.ejections += 1
+        time = self._time(host.ejections)
+        reason = f"{host.failures} attempts in a row failed"
+        host.out_until = host.tried_at = now + time
+        self._ejected(host.address, reason, time)
+
+    def _time(self, ejections: int) -> float:
+        policy = self._policy
+        return min(policy.first_time * ejections, policy.longest_time) if policy is not None else 0.0
+
+
+def _own_origin(base: str) -> Origin:
+    origin = _origin(base)
+    assert origin is not None  # noqa: S101 - a base URL without one is refused with the table
+    return origin
+
+
+def _origin(url: str) -> Origin | None:
+    """Return a URL's scheme, host and port; None when it holds a user name or password. Raises ValueError."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        return None
+    default = 443 if parts.scheme == "https" else 80
+    return parts.scheme, (parts.hostname or "").lower(), default if parts.port is None else parts.port
