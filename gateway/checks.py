@@ -11,7 +11,8 @@ import ipaddress
 import textwrap
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple, NewType
+from dataclasses import replace
+from typing import Any, Final, NamedTuple, NewType, cast
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -24,7 +25,7 @@ from gateway.conf import conf
 from gateway.declaring.annotations import accepts, describe, plain
 from gateway.declaring.declare import declared_in
 from gateway.page import AggregateView
-from upstreams import DELETE, GET, HEAD, PATCH, POST, PUT
+from upstreams import DELETE, GET, HEAD, PATCH, POST, PUT, Hedge
 from upstreams.request import placeholders, template_faults
 from upstreams.upstream import Upstream
 
@@ -151,7 +152,9 @@ def _page_faults(page: type[AggregateView], upstreams: Mapping[str, Upstream]) -
             continue
         if node.upstream not in upstreams:
             yield _unknown_upstream(where, node.upstream, upstreams, page)
-        elif upstreams[node.upstream].timeout > page.deadline:
+            continue
+        yield from _hedge_faults(where, node.policy.hedge, upstreams[node.upstream], page)
+        if upstreams[node.upstream].timeout > page.deadline:
             yield Warning(
                 f"{where}: one attempt at {node.upstream!r} may take {upstreams[node.upstream].timeout} s, "
                 f"but the page's deadline is {page.deadline} s.",
@@ -160,7 +163,23 @@ def _page_faults(page: type[AggregateView], upstreams: Mapping[str, Upstream]) -
                 id="gateway.W001",
             )
     for attribute, declared in declared_in(page).items():
-        yield from _source_faults(declared.function, f"{page.__qualname__}.{attribute}", upstreams, page)
+        where = f"{page.__qualname__}.{attribute}"
+        yield from _source_faults(declared.function, where, upstreams, page)
+        if declared.policy.hedge:
+            yield from _unsafe_hedge(declared.function, where, page)
+
+
+def _hedge_faults(where: str, hedge: object, upstream: Upstream, page: type) -> Iterator[CheckMessage]:
+    """Check a call's own hedge as the upstream's would be where the table is read."""
+    if not hedge:
+        return
+    for fault in replace(upstream, hedge=cast("Hedge", hedge)).faults():
+        yield Error(
+            f"{where}: {fault}.",
+            hint="Give hedge=Hedge(...), with a delay below the timeout.",
+            obj=page,
+            id="gateway.E007",
+        )
 
 
 def _unknown_upstream(where: str, name: str, upstreams: Collection[str], page: type | None) -> CheckMessage:
@@ -217,6 +236,23 @@ def _source_faults(
         upstream = _upstream_of(made)
         if upstream is not None and upstream not in upstreams:
             yield _unknown_upstream(where, upstream, upstreams, page)
+
+
+def _unsafe_hedge(function: Callable[..., Any], where: str, page: type) -> Iterator[CheckMessage]:
+    """Refuse a hedge for what must not be sent twice."""
+    for made in _calls_in(function):
+        maker = _called(made.func, function.__globals__)
+        safe = maker in {GET, HEAD} or any(
+            keyword.arg == "safe" and isinstance(keyword.value, ast.Constant) and keyword.value.value is True
+            for keyword in made.keywords
+        )
+        if maker in _MAKERS.values() and not safe:
+            yield Error(
+                f"{where}: a {maker.__name__} is not hedged, for it would be sent twice.",
+                hint="Leave hedge out, or say safe=True of a POST that only reads.",
+                obj=page,
+                id="gateway.E007",
+            )
 
 
 def _calls_in(function: Callable[..., Any]) -> Iterator[ast.Call]:

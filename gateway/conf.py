@@ -14,6 +14,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from upstreams import Upstream, UpstreamTableError, check_table
+from upstreams.upstream import is_token
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 
@@ -24,13 +25,15 @@ class Conf:
 
     `upstreams` is UPSTREAMS; `name` (GATEWAY_NAME) is this deployment's in Via and Proxy-Status; `server_timing`
     (GATEWAY_SERVER_TIMING) adds the header of that name; `page_middleware` (PAGE_MIDDLEWARE) are the dotted paths of
-    the native async middleware around pages.
+    the native async middleware around pages; `deadline_header` (GATEWAY_DEADLINE_HEADER) is the header, in lower case, by
+    which a client says how many milliseconds it will wait.
     """
 
     upstreams: Mapping[str, Upstream]
     name: str
     server_timing: bool
     page_middleware: tuple[str, ...]
+    deadline_header: str
 
 
 @cache
@@ -48,11 +51,16 @@ def conf() -> Conf:
     if not isinstance(page_middleware, (list, tuple)) or not all(isinstance(path, str) for path in page_middleware):
         message = f"PAGE_MIDDLEWARE must be a list of dotted paths, not {page_middleware!r}"
         raise ImproperlyConfigured(message)
+    deadline_header = _setting("GATEWAY_DEADLINE_HEADER", "X-Request-Timeout-Ms")
+    if not is_token(deadline_header):
+        message = f"GATEWAY_DEADLINE_HEADER must be the name of a header, not {deadline_header!r}"
+        raise ImproperlyConfigured(message)
     return Conf(
         upstreams=upstreams,
         name=name,
         server_timing=bool(_setting("GATEWAY_SERVER_TIMING", default=False)),
         page_middleware=tuple(page_middleware),
+        deadline_header=deadline_header.lower(),
     )
 
 

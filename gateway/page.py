@@ -26,7 +26,7 @@ from gateway.log import events
 from gateway.running.fanout import FanOut
 from gateway.serving.fleets import borrowed_fleet
 from gateway.serving.visit import OWN_FIELDS, Visit, visit_of
-from upstreams import Deadline, Sender
+from upstreams import Sender
 from upstreams.values import encode
 
 
@@ -100,7 +100,7 @@ class AggregateView(View):
         self, fleet: Sender, visit: Visit, inputs: Mapping[str, Any], settled: Callable[[Node], None] | None = None
     ) -> FanOut:
         """Return this page's calls, ready to run until the deadline."""
-        return FanOut(self.plan, self, fleet, visit.inbound, Deadline.within(self.deadline), inputs, settled)
+        return FanOut(self.plan, self, fleet, visit.inbound, visit.deadline(self.deadline), inputs, settled)
 
     async def outcome(self, visit: Visit, fan_out: FanOut) -> Answer[Any]:
         """Run the calls and merge their values. Raises Problem where the page has no answer."""

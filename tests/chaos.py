@@ -131,6 +131,11 @@ class Raw:
         self._scripts.setdefault(path, []).append(steps)
         return self
 
+    def mend(self, path: str, *steps: Step) -> Raw:
+        """Script a path from now on, whatever it did before."""
+        self._scripts[path] = [steps]
+        return self
+
     def early(self, path: str, *steps: Step) -> Raw:
         """Script a path whose requests are answered as soon as their heads are read; nobody reads their bodies."""
         self._early.add(path)
@@ -154,7 +159,7 @@ class Raw:
         self._changed.set()
         try:
             for step in self.greeting:
-                await self._take(step, peer)
+                await self.take(step, peer)
             while not writer.is_closing():
                 await self._answer(peer)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -190,9 +195,10 @@ class Raw:
         self.requests.append(request)
         self._changed.set()
         for step in self._script(path):
-            await self._take(step, peer)
+            await self.take(step, peer)
 
-    async def _take(self, step: Step, peer: Peer) -> None:
+    async def take(self, step: Step, peer: Peer) -> None:
+        """Do one step of a script."""
         if isinstance(step, bytes):
             peer.writer.write(step)
             await peer.writer.drain()

@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
 from django.test import AsyncClient, override_settings
@@ -42,16 +42,23 @@ def asking(urlpatterns: Sequence[Any], upstreams: Table, **settings: Any) -> Ite
         yield AsyncClient(raise_request_exception=False)
 
 
-class Base(str):
-    """The base URL of a gateway that is being served, and the fleet behind it."""
+class Served(NamedTuple):
+    """A gateway that is being served: its base URL, and the fleet behind it."""
 
-    __slots__ = ("fleet",)
+    url: str
     fleet: Fleet
 
 
 @asynccontextmanager
-async def gateway(urlpatterns: Sequence[Any], upstreams: Table, **settings: Any) -> AsyncIterator[Base]:
+async def gateway(urlpatterns: Sequence[Any], upstreams: Table, **settings: Any) -> AsyncIterator[str]:
     """Serve a project with uvicorn in this loop, lifespan and all; yields its base URL."""
+    async with served(urlpatterns, upstreams, **settings) as found:
+        yield found.url
+
+
+@asynccontextmanager
+async def served(urlpatterns: Sequence[Any], upstreams: Table, **settings: Any) -> AsyncIterator[Served]:
+    """Do as `gateway` does, for a test that also looks at the fleet."""
     with project(urlpatterns, upstreams, **settings):
         from gateway.asgi import Application  # noqa: PLC0415 - the handler reads its settings when it is made
 
@@ -64,10 +71,8 @@ async def gateway(urlpatterns: Sequence[Any], upstreams: Table, **settings: Any)
             await server.ready.wait()
             if serving.done():
                 await serving
-            base = Base(f"http://127.0.0.1:{listener.getsockname()[1]}")
-            base.fleet = server.lifespan.state["fleet"]
             try:
-                yield base
+                yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", server.lifespan.state["fleet"])
             finally:
                 server.stopping.set()
                 await serving

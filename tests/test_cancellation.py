@@ -99,7 +99,10 @@ async def asking(*names: str, script: Script, **options: Any) -> AsyncIterator[U
     """Open a fleet whose upstreams are one tap each, all with one script unless a path gets its own."""
     async with AsyncExitStack() as stack:
         taps = {name: (await stack.enter_async_context(tapping())).on("*", script) for name in names}
-        table = {name: Upstream(tap.url, **{"timeout": 20.0, "budget": None, **options}) for name, tap in taps.items()}
+        table = {
+            name: Upstream(tap.url, **{"timeout": 20.0, "budget": None, "breaker": None, **options})
+            for name, tap in taps.items()
+        }
         yield await stack.enter_async_context(opened(table, taps))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from upstreams.deadline import Deadline
 from upstreams.fault import Fault
@@ -27,8 +27,8 @@ class Reading(NamedTuple):
 class Call:
     """One call: what is asked, of whom and until when, and how many attempts it has come to.
 
-    `hedge` and `coalesce` say otherwise than the upstream's own, unless they are None. `part` tells apart the requests
-    of one call that is made of several.
+    `hedge` and `coalesce` take the place of the upstream's own, unless they are None; False is none. `part` tells apart
+    the requests of one call that is made of several.
     """
 
     __slots__ = (
@@ -45,7 +45,7 @@ class Call:
         absent: Collection[int] = (),
         part: str = "",
         *,
-        hedge: Hedge | None = None,
+        hedge: Hedge | Literal[False] | None = None,
         coalesce: bool | None = None,
     ) -> None:
         self.name = name

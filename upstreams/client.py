@@ -133,8 +133,8 @@ class Client:
 
     def _hedge_delay(self, call: Call) -> float | None:
         """Return for how long an attempt is waited for alone; None for ever."""
-        hedge = call.hedge or self.upstream.hedge
-        if hedge is None or not call.request.safe:
+        hedge = self.upstream.hedge if call.hedge is None else call.hedge
+        if not hedge or not call.request.safe:
             return None
         if hedge.after is not None:
             return hedge.after
@@ -212,7 +212,7 @@ class Client:
                 start=started - call.inbound.started,
                 duration=time.perf_counter() - started,
                 kind=kind,
-                host=admitted.host.address,
+                host=admitted.host.address if len(self.guards.hosts.all) > 1 else None,
                 sent=trip.sent,
                 conn=trip.conn,
                 status=trip.status,

@@ -123,10 +123,10 @@ class _Protocol(aiohttp.client_proto.ResponseHandler):
             self._early += 1
         if self._early <= _MOST_EARLY:
             super().feed_data(data, size)
-        elif self.transport is not None and self._exception is None:
-            self._buffer.clear()
+        else:
             self.set_exception(BadHttpMessage("too many informational answers"))
-            self.transport.close()
+            if self.transport is not None:
+                self.transport.close()
 
 
 def _has_unread(transport: asyncio.BaseTransport | None) -> bool:
@@ -240,6 +240,7 @@ def open_session(upstream: Upstream, resolver: aiohttp.abc.AbstractResolver | No
         ForbiddenNetworks(upstream.forbidden_networks),
         resolver=resolver,
         limit=0,  # the client's own permits come first, and say so when they run out
+        ttl_dns_cache=10,  # seconds; long enough to spare the name service, short enough to follow a service that moves
         ssl=upstream.tls or True,
         keepalive_timeout=4.0,  # below the 5 s after which common servers close idle connections
     )

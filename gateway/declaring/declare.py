@@ -6,12 +6,12 @@ A declared method stays what it looks like: called on an instance it returns its
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
 
 import msgspec
 
 from gateway.running.fan import Fan
-from upstreams import Request
+from upstreams import Hedge, Request
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -33,6 +33,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     internal: bool | None
     after: tuple[str, ...]
     decode: Callable[[bytes], Any] | None
+    hedge: Hedge | Literal[False] | None
+    coalesce: bool | None
 
     @property
     def has_fallback(self) -> bool:
@@ -131,6 +133,8 @@ def call(
     internal: bool | None = None,
     after: tuple[str, ...] = (),
     decode: Callable[[bytes], Any] | None = None,
+    hedge: Hedge | Literal[False] | None = None,
+    coalesce: bool | None = None,
     name: str | None = None,
 ) -> Callable[[Callable[Concatenate[S, P], Asked]], Declared[S, P, Asked]]:
     """Declare one call to a named upstream: a pure method that returns `Request[T]`, or None to decline.
@@ -139,9 +143,10 @@ def call(
     page, unless it is `optional` (its value is None) or has a `fallback` (its value is a fresh copy of that). `absent`
     statuses mean there is nothing there: the value is None, and the answer complete. `passthrough` statuses become the
     page's own. `internal` keeps the value out of the answer. `after` names calls that must have come to an end first.
-    `decode` reads what is not JSON. `name` is the key in the answer, where the method's own name cannot be.
+    `decode` reads what is not JSON. `hedge` and `coalesce` take the place of the upstream's own for this call; False is
+    none. `name` is the key in the answer, where the method's own name cannot be.
     """
-    policy = _policy(optional, fallback, absent, passthrough, internal, after, decode)
+    policy = _policy(optional, fallback, absent, passthrough, internal, after, decode, hedge, coalesce)
     return lambda function: Declared(function, upstream, name, policy)
 
 
@@ -159,6 +164,8 @@ def batch(
     internal: bool | None = None,
     after: tuple[str, ...] = (),
     decode: Callable[[bytes], Any] | None = None,
+    hedge: Hedge | Literal[False] | None = None,
+    coalesce: bool | None = None,
     name: str | None = None,
 ) -> Callable[[Callable[Concatenate[S, list[K], P], AskedRows]], Joined[S, Concatenate[list[K], P], AskedRows, K]]:
     """Declare a join over a bulk endpoint: the method asks for a list of keys, and gets rows in any order.
@@ -168,7 +175,7 @@ def batch(
     row); `rows` names the member of the answer that holds the rows, where the answer is not the list itself. The value
     is a `Mapping[key, row]`; a key without a row is not in it. When optional, only the keys of a failed chunk are lost.
     """
-    policy = _policy(optional, fallback, absent, passthrough, internal, after, decode)
+    policy = _policy(optional, fallback, absent, passthrough, internal, after, decode, hedge, coalesce)
     return lambda function: Joined(
         "batch", function, upstream, name, policy, key=key, rows=rows, size=size, concurrency=concurrency
     )
@@ -185,13 +192,15 @@ def each(
     internal: bool | None = None,
     after: tuple[str, ...] = (),
     decode: Callable[[bytes], Any] | None = None,
+    hedge: Hedge | Literal[False] | None = None,
+    coalesce: bool | None = None,
     name: str | None = None,
 ) -> Callable[[Callable[Concatenate[S, K, P], Asked]], Joined[S, Concatenate[K, P], Asked, K]]:
     """Declare a join over a single-item endpoint: one call per distinct key, at most `concurrency` at once.
 
     Keys and value as in `batch`. A key whose answer has an `absent` status is not in the mapping.
     """
-    policy = _policy(optional, fallback, absent, passthrough, internal, after, decode)
+    policy = _policy(optional, fallback, absent, passthrough, internal, after, decode, hedge, coalesce)
     return lambda function: Joined(
         "each", function, upstream, name, policy, key=None, rows=None, size=1, concurrency=concurrency
     )
@@ -243,6 +252,8 @@ def _policy(
     internal: bool | None,  # noqa: FBT001
     after: tuple[str, ...],
     decode: Callable[[bytes], Any] | None,
+    hedge: Hedge | Literal[False] | None = None,
+    coalesce: bool | None = None,  # noqa: FBT001
 ) -> Policy:
     return Policy(
         optional=optional,
@@ -252,6 +263,8 @@ def _policy(
         internal=internal,
         after=tuple(after),
         decode=decode,
+        hedge=hedge,
+        coalesce=coalesce,
     )
 
 

@@ -92,11 +92,12 @@ def attempt_finished(upstream: str, call: str, attempt: Attempt) -> None:
         "start_offset_ms": _ms(attempt.start),
         "duration_ms": _ms(attempt.duration),
         "conn": attempt.conn,
-        "server.address": attempt.host,
         "http.response.status_code": attempt.status,
         "body_bytes": attempt.body_bytes,
         "span_id": attempt.span_id,
     }
+    if attempt.host is not None:
+        fields["server.address"] = attempt.host
     if attempt.fault is not None:
         fields["error.type"] = attempt.fault.word
         fields["exception.message"] = attempt.detail

@@ -6,15 +6,24 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from functools import lru_cache
-from typing import Any, Generic, Literal, Self, TypeVar, overload
+from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 from gateway.answering.answer import CallFailed, Failure, Problem, failure_of
 from gateway.log import events
 from gateway.running.tasks import reap
-from upstreams import JSON, Call, Deadline, Decoder, Fault, Inbound, Outcome, Request, Sender
+from upstreams import JSON, Call, Deadline, Decoder, Fault, Hedge, Inbound, Outcome, Request, Sender
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+
+class Options(TypedDict, total=False):
+    """What may be said of a call beside its request and type, as on a page."""
+
+    passthrough: tuple[int, ...]
+    hedge: Hedge | Literal[False]
+    coalesce: bool
+    name: str | None
 
 
 class Pending(Generic[T_co]):
@@ -102,33 +111,32 @@ class Fan:
     @overload
     def call(
         self, upstream: str, request: Request[Any], type_: type[T], *, optional: Literal[True],
-        absent: tuple[int, ...] = ..., passthrough: tuple[int, ...] = ..., name: str | None = ...,
+        absent: tuple[int, ...] = ..., **options: Unpack[Options],
     ) -> Pending[T | None]: ...  # fmt: skip
     @overload
     def call(
         self, upstream: str, request: Request[Any], type_: type[T], *, absent: tuple[int, ...],
-        optional: Literal[False] = ..., passthrough: tuple[int, ...] = ..., name: str | None = ...,
+        optional: Literal[False] = ..., **options: Unpack[Options],
     ) -> Pending[T | None]: ...  # fmt: skip
     @overload
     def call(
         self, upstream: str, request: Request[Any], type_: type[T], *, optional: Literal[False] = ...,
-        passthrough: tuple[int, ...] = ..., name: str | None = ...,
+        **options: Unpack[Options],
     ) -> Pending[T]: ...  # fmt: skip
     @overload
     def call(
-        self, upstream: str, request: Request[Any], *, optional: Literal[True],
-        absent: tuple[int, ...] = ..., passthrough: tuple[int, ...] = ..., name: str | None = ...,
+        self, upstream: str, request: Request[Any], *, optional: Literal[True], absent: tuple[int, ...] = ...,
+        **options: Unpack[Options],
     ) -> Pending[JSON | None]: ...  # fmt: skip
     @overload
     def call(
-        self, upstream: str, request: Request[Any], *, absent: tuple[int, ...],
-        optional: Literal[False] = ..., passthrough: tuple[int, ...] = ..., name: str | None = ...,
+        self, upstream: str, request: Request[Any], *, absent: tuple[int, ...], optional: Literal[False] = ...,
+        **options: Unpack[Options],
     ) -> Pending[JSON | None]: ...  # fmt: skip
     @overload
     def call(
-        self, upstream: str, request: Request[Any], *, optional: Literal[False] = ...,
-        passthrough: tuple[int, ...] = ..., name: str | None = ...,
-    ) -> Pending[JSON]: ...  # fmt: skip
+        self, upstream: str, request: Request[Any], *, optional: Literal[False] = ..., **options: Unpack[Options]
+    ) -> Pending[JSON]: ...
     def call(
         self,
         upstream: str,
@@ -137,19 +145,28 @@ class Fan:
         *,
         optional: bool = False,
         absent: tuple[int, ...] = (),
-        passthrough: tuple[int, ...] = (),
-        name: str | None = None,
+        **options: Unpack[Options],
     ) -> Pending[Any]:
         """Start a call at once and return what to await for its value, decoded as `type_` (opaque JSON by default).
 
-        `optional`, `absent` and `passthrough` are as on a page. `name` is the call's in `errors` and in the log; else
-        it is the upstream's, numbered from the second on.
+        `optional` and `absent` are as on a page, and so are the `options` but for `name`: that is the call's in
+        `errors` and in the log; else it is the upstream's, numbered from the second on.
         """
-        label = self._label(name or upstream)
+        label = self._label(options.get("name") or upstream)
         if self._left:
             raise RuntimeError(f"{label} was called after the end of its fan's block")
-        call = Call(label, request, _decoder(type_), self._inbound, self._deadline, absent)
-        task = asyncio.create_task(self._value(upstream, call, optional=optional, passthrough=passthrough), name=label)
+        call = Call(
+            label,
+            request,
+            _decoder(type_),
+            self._inbound,
+            self._deadline,
+            absent,
+            hedge=options.get("hedge"),
+            coalesce=options.get("coalesce"),
+        )
+        value = self._value(upstream, call, optional=optional, passthrough=options.get("passthrough", ()))
+        task = asyncio.create_task(value, name=label)
         task.add_done_callback(_seen)
         self._calls[label] = Pending(call, task)
         return self._calls[label]

@@ -167,7 +167,18 @@ class FanOut:
         if not request.safe:
             await self.gate(node)
         assert node.decoder is not None  # noqa: S101 - only parts have none, and they send through their fan
-        call = Call(node.name, request, node.decoder, self.inbound, self.deadline, node.policy.absent, part)
+        policy = node.policy
+        call = Call(
+            node.name,
+            request,
+            node.decoder,
+            self.inbound,
+            self.deadline,
+            policy.absent,
+            part,
+            hedge=policy.hedge,
+            coalesce=policy.coalesce,
+        )
         try:
             return await self.sender.send(node.upstream, call)
         finally:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import structlog
 from django.http import HttpRequest
 
+from gateway.conf import conf
 from gateway.log import events
 from gateway.log.redact import redact
 from gateway.log.setup import holding
-from upstreams import Fault, Inbound
+from upstreams import Deadline, Fault, Inbound
 from upstreams.inbound import new_span_id, new_trace_id
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+_MILLISECONDS: Final = re.compile(r"[0-9]{1,9}")
+_WAIT: Final = re.compile(r'(?:^|,)\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:$|[,;])', re.IGNORECASE)
 _DEFINED_FLAGS: Final = 0b11
 _MAX_KEY: Final = 255
 _CLIENT_ERROR: Final = 400
@@ -74,6 +77,10 @@ class Visit:
             level=level, fields={**self.fields, **fields, "outcome": outcome, "duration_ms": duration}
         )
 
+    def deadline(self, seconds: float) -> Deadline:
+        """Return by when to answer: `seconds` from now, or sooner if the client says so. It can never make it later."""
+        return Deadline.within(min((seconds, *_asked_times(self.inbound.headers))))
+
     def failed(self, fault: Fault | None) -> None:
         """Say which fault decided the answer."""
         if fault is not None:
@@ -86,6 +93,17 @@ def _outcome(status: int, *, complete: bool) -> str:
     if status >= _CLIENT_ERROR:
         return "rejected"
     return "ok" if complete else "partial"
+
+
+def _asked_times(headers: Mapping[str, str]) -> Iterator[float]:
+    """Yield the seconds that a client will wait: by the deadline header, in milliseconds, and by Prefer (RFC 7240).
+
+    What is no number is ignored, as RFC 7240 asks for.
+    """
+    if _MILLISECONDS.fullmatch(left := headers.get(conf().deadline_header, "")):
+        yield int(left) / 1000
+    if wait := _WAIT.search(headers.get("prefer", "")):
+        yield float(wait[1])
 
 
 def visit_of(request: HttpRequest) -> Visit:

@@ -13,6 +13,7 @@ from django.test import override_settings
 
 from gateway.conf import Conf, conf
 from settings import upstreams
+from tests.gateway.test_conf import SETTINGS
 
 ROOT: Final = Path(__file__).parent.parent.parent
 DOCUMENT: Final = (ROOT / "docs" / "settings.md").read_text()
@@ -54,7 +55,7 @@ def test_a_default_is_what_it_is_said_to_be() -> None:
     with override_settings():
         from django.conf import settings  # noqa: PLC0415 - as they are here
 
-        for name in ("UPSTREAMS", "GATEWAY_NAME", "GATEWAY_SERVER_TIMING", "PAGE_MIDDLEWARE"):
+        for name in SETTINGS:
             delattr(settings, name)
         conf.cache_clear()
         found = conf()
@@ -70,6 +71,7 @@ def test_a_default_is_what_it_is_said_to_be() -> None:
         "GATEWAY_SERVER_TIMING": found.server_timing,
     }
     assert tuple(ast.literal_eval(defaults["PAGE_MIDDLEWARE"])) == found.page_middleware
+    assert ast.literal_eval(defaults["GATEWAY_DEADLINE_HEADER"]).lower() == found.deadline_header
 
 
 def test_every_environment_variable_is_described() -> None:

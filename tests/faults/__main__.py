@@ -13,7 +13,7 @@ from typing import Any, Final, TextIO
 
 import pytest
 
-_LINE: Final = "{number:<4} {fault:<25} {variant:<13} {expected:<33} {got:<4} {wire:>4} {logged:>4} {ms:>6}"
+_LINE: Final = "{number:<3} {fault:<27} {variant:<13} {expected:<32} {got:<4} {wire:>4} {logged:>4} {ms:>5}"
 _WIDTH: Final = 100
 _COLOURS: Final = {"failed": "31", "not done": "33", "head": "1"}
 
@@ -41,7 +41,8 @@ class Table:
         titles = {"number": "no", "fault": "fault", "variant": "variant", "expected": "expected", "got": "got"}
         self._print(_LINE.format(**titles, wire="wire", logged="log", ms="ms"), "head")
 
-    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> None:
         self._item, self._reports = item, []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -53,7 +54,7 @@ class Table:
         """Print the row of the test that has ended; under it, what was wrong or why it was not done."""
         failed = next((report for report in self._reports if report.failed), None)
         skipped = next((report for report in self._reports if report.skipped), None)
-        row = dict(self._reports[-1].user_properties).get("row", {})
+        row: Any = dict(self._reports[-1].user_properties).get("row", {})
         self.passed += failed is None and skipped is None
         self.failed += failed is not None
         ending = "failed" if failed else "not done" if skipped else "passed"
@@ -65,12 +66,13 @@ class Table:
 
     def _cells(self, row: dict[str, Any], ending: str) -> str:
         number, words = _fault(self._item)
-        parameters = self._item.callspec.params if hasattr(self._item, "callspec") else {}
+        spec = getattr(self._item, "callspec", None)
+        variant = str(spec.params.get("variant", spec.id)) if spec is not None else ""
         return _LINE.format(
             number=number,
-            fault=words[:25],
-            variant=str(parameters.get("variant", ""))[:13],
-            expected=(row.get("expected") or "")[:33],
+            fault=words[:27],
+            variant=variant[:13],
+            expected=(row.get("expected") or "")[:32],
             got={"failed": "ELSE", "not done": "-", "passed": "same"}[ending],
             wire=_count(row.get("wire")),
             logged=_count(row.get("logged")),

@@ -70,5 +70,3 @@ commonName = supplied
 subjectAltName = IP:127.0.0.1
 basicConstraints = CA:TRUE
 """
-
-

@@ -102,9 +102,10 @@ async def naming(directory: Path) -> AsyncIterator[Names]:
 
 def _permitted() -> None:
     """Skip the test where namespaces cannot be made: tried in a process of its own."""
-    if shutil.which("unshare") is None or subprocess.run(
-        ["unshare", "--mount", "--net", "true"], check=False, capture_output=True
-    ).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(["unshare", "--mount", "--net", "true"], check=False, capture_output=True).returncode
+    ):
         pytest.skip("namespaces, which this case needs, are for the superuser of a Linux machine")
 
 

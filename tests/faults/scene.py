@@ -16,13 +16,35 @@ from django.urls import path
 from gateway import AggregateView, call
 from tests.chaos import Raw, answer, serving_raw
 from tests.logs import CANARY, Log
-from tests.serving import Base, gateway
+from tests.serving import Served, served
 from upstreams import GET, JSON, Client, Request, Retry, Upstream
 
 ATTEMPT: Final = 0.3  # seconds of one attempt
 DEADLINE: Final = 1.5  # seconds of the page
 PATIENCE: Final = 10.0  # seconds after which what a test waits for will not come
-STATUSES: Final = {200, 400, 401, 403, 404, 405, 408, 409, 410, 411, 413, 414, 415, 417, 421, 422, 429, 431, 502, 503, 504}
+STATUSES: Final = {
+    200,
+    400,
+    401,
+    403,
+    404,
+    405,
+    408,
+    409,
+    410,
+    411,
+    413,
+    414,
+    415,
+    417,
+    421,
+    422,
+    429,
+    431,
+    502,
+    503,
+    504,
+}
 THRICE: Final = Retry(attempts=3, first_wait=0.005, longest_wait=0.01)
 HEALTHY: Final = answer(b'{"healthy":true}')
 
@@ -30,8 +52,13 @@ HEALTHY: Final = answer(b'{"healthy":true}')
 class Place(Protocol):
     """Where an upstream is, and what has been seen of it there."""
 
-    url: str
-    begun: int
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+
+    @property
+    def begun(self) -> int:
+        """How many requests began to arrive."""
 
     async def drained(self) -> None:
         """Wait until whoever came here has left."""
@@ -98,7 +125,7 @@ def page_of(
 class Scene:
     """`ask` asks for the page and looks at what every answer must be; `row` is the line it makes in the table."""
 
-    def __init__(self, base: Base, method: str, log: Log, place: Place, sibling: Raw) -> None:
+    def __init__(self, base: Served, method: str, log: Log, place: Place, sibling: Raw) -> None:
         self.base = base
         self.place = place
         self.sibling = sibling
@@ -119,7 +146,7 @@ class Scene:
         async with (
             asyncio.timeout(PATIENCE),
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session,
-            session.request(self._method, f"{self.base}/page", headers=headers, allow_redirects=False) as response,
+            session.request(self._method, f"{self.base.url}/page", headers=headers, allow_redirects=False) as response,
         ):
             found = Answer(response.status, response.headers, await response.read(), time.perf_counter() - started)
         self.answers.append(found)
@@ -176,9 +203,9 @@ async def scene(
         sibling.on("*", HEALTHY)
         table = {
             "failing": Upstream(place.url, **{"timeout": ATTEMPT, "retry": THRICE, **options}),
-            "healthy": Upstream(sibling.url, timeout=DEADLINE),
+            "healthy": Upstream(sibling.url, timeout=DEADLINE, max_concurrency=1000),
         }
-        async with gateway([path("page", page_of(asked, required=required, **page).as_view())], table) as base:
+        async with served([path("page", page_of(asked, required=required, **page).as_view())], table) as base:
             playing = Scene(base, "GET" if asked.safe else "POST", log, place, sibling)
             yield playing
             await until(lambda: all(map(is_idle, base.fleet._clients.values())))
@@ -193,5 +220,3 @@ async def until(true: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not true():  # noqa: ASYNC110 - it is seen from outside, in places that have no event
             await asyncio.sleep(0)
-
-

@@ -29,11 +29,12 @@ class Through:
 
     def __init__(self, proxy: Proxy) -> None:
         self.url = f"http://127.0.0.1:{proxy.port}"
+        self.lost = 0
         self._proxy = proxy
 
     @property
     def begun(self) -> int:
-        return self._proxy.begun
+        return self._proxy.begun + self.lost
 
     async def drained(self) -> None:
         """Wait until nothing is open."""

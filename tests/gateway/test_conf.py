@@ -11,17 +11,25 @@ from django.test import override_settings
 from gateway.conf import Conf, conf
 from upstreams import Upstream
 
+SETTINGS = ("UPSTREAMS", "GATEWAY_NAME", "GATEWAY_SERVER_TIMING", "GATEWAY_DEADLINE_HEADER", "PAGE_MIDDLEWARE")
+
 
 def test_without_settings_of_its_own_a_project_has_good_ones() -> None:
     with override_settings():
         from django.conf import settings  # noqa: PLC0415 - the overridden ones
 
-        for name in ("UPSTREAMS", "GATEWAY_NAME", "GATEWAY_SERVER_TIMING", "PAGE_MIDDLEWARE"):
+        for name in SETTINGS:
             delattr(settings, name) if hasattr(settings, name) else None
         conf.cache_clear()
         found = conf()
 
-    assert found == Conf({}, "tributary", server_timing=False, page_middleware=("gateway.middleware.Edge",))
+    assert found == Conf(
+        upstreams={},
+        name="tributary",
+        server_timing=False,
+        page_middleware=("gateway.middleware.Edge",),
+        deadline_header="x-request-timeout-ms",
+    )
 
 
 def test_settings_are_read_again_after_a_test_has_overridden_them() -> None:
@@ -48,6 +56,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"PAGE_MIDDLEWARE": "gateway.middleware.Edge"}, "PAGE_MIDDLEWARE must be a list of dotted paths"),
     ({"PAGE_MIDDLEWARE": [object]}, "PAGE_MIDDLEWARE must be a list of dotted paths"),
     ({"PAGE_MIDDLEWARE": None}, "PAGE_MIDDLEWARE must be a list of dotted paths"),
+    ({"GATEWAY_DEADLINE_HEADER": "two words"}, "GATEWAY_DEADLINE_HEADER must be the name of a header"),
+    ({"GATEWAY_DEADLINE_HEADER": None}, "GATEWAY_DEADLINE_HEADER must be the name of a header"),
     ({"UPSTREAMS": None}, "UPSTREAMS cannot be used:\n  it must be a dict"),
     ({"UPSTREAMS": {"a": "http://a"}}, "  a: must be an Upstream, not str"),
     ({"UPSTREAMS": {"a": Upstream("a"), "b": Upstream("http://b", timeout=0)}}, "  b: timeout must be above 0"),

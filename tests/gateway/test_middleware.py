@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 import pytest
+from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import RequestFactory
 from django.urls import ResolverMatch, path
@@ -89,6 +90,13 @@ async def test_what_an_ordinary_view_logs_itself_bears_its_route(
     (recorded,) = log.events("log.recorded", logger="till")
     (finished,) = log.events("request.finished")
     assert recorded["http.route"] == finished["http.route"] == "tills"
+
+
+@pytest.mark.parametrize("view", [noting, noting_later])
+def test_to_learn_the_route_takes_no_thread_where_the_chain_is_on_the_loop_and_no_loop_where_it_is_not(
+    view: Callable[..., HttpResponse],
+) -> None:
+    assert iscoroutinefunction(Edge(view).process_view) is iscoroutinefunction(view)
 
 
 @pytest.mark.parametrize("status", [204, 304])

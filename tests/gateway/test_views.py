@@ -369,7 +369,7 @@ async def test_a_value_that_fits_into_no_request_is_the_clients_or_the_upstreams
 async def test_calls_are_named_by_their_upstream_and_numbered_from_the_second_on(stub: StartStub, log: Log) -> None:
     async def naming(request: HttpRequest) -> HttpResponse:
         async with fan_out(request) as fan:
-            pending = [fan.call("all", GET("/n"), optional=True) for _ in range(3)]
+            pending = [fan.call("all", GET("/n", page=page), optional=True) for page in range(3)]
             pending.append(fan.call("all", GET("/n"), optional=True, name="own"))
             return fan.answer([await one for one in pending])
 

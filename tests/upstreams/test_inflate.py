@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import sys
 import tracemalloc
+import types
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -92,21 +97,52 @@ def test_the_limit_is_for_all_members_together() -> None:
         inflate(gzip.compress(b"a" * 60) + gzip.compress(b"b" * 60), limit=100)
 
 
-def test_a_bomb_never_takes_more_memory_than_the_limit_and_a_little() -> None:
-    bomb = gzip.compress(b"\0" * 50_000_000)
+@pytest.fixture(scope="module")
+def bomb() -> bytes:
+    """200 KiB of gzip that would become 200 MiB."""
+    compressor = zlib.compressobj(wbits=31)
+    return b"".join(compressor.compress(bytes(LIMIT)) for _ in range(200)) + compressor.flush()
 
+
+@contextmanager
+def counted() -> Iterator[list[int]]:
+    """Count the calls of zlib's decompressors: yields the length of the input of none, one, two ... of them."""
+    calls: list[int] = []
+
+    def see(frame: types.FrameType, event: str, function: Any) -> None:
+        if event == "c_call" and function.__name__ == "decompress":
+            calls.append(len(frame.f_locals["chunk"]))
+
+    sys.setprofile(see)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)
+
+
+@pytest.mark.parametrize("step", [1 << 12, 1 << 16, 1 << 20])
+def test_a_bomb_is_inflated_to_its_limit_and_no_further(bomb: bytes, step: int) -> None:
     tracemalloc.start()
     try:
-        with pytest.raises(BodyTooLarge):
-            inflate(bomb)
+        with counted() as calls, pytest.raises(BodyTooLarge):
+            inflate(bomb, step=step)
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
+    assert len(bomb) < 205_000
     assert most < 4 * LIMIT
+    assert sum(calls[:-1]) < LIMIT / 1000  # deflate makes at most 1032 bytes of one
 
 
 def test_members_that_hold_nothing_cannot_go_on_for_ever() -> None:
-    with pytest.raises(CodingError, match="too many members"):
-        inflate(gzip.compress(b"") * 100_000)
+    with counted() as calls, pytest.raises(CodingError, match="too many members"):
+        inflate(gzip.compress(b"") * 5000)
+    assert len(calls) == 1000
     assert inflate(gzip.compress(b"") * 900) == b""
+
+
+def test_a_bomb_in_many_members_is_none_the_larger() -> None:
+    with counted() as calls, pytest.raises(BodyTooLarge):
+        inflate(gzip.compress(b"\0" * 10_000) * 5000)
+    assert len(calls) == LIMIT // 10_000 + 1

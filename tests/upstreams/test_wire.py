@@ -266,6 +266,16 @@ async def test_what_http_allows_is_read(raw: Raw, steps: tuple[Step, ...], body:
     assert one.notes.attempts[0].body_bytes == len(body)
 
 
+async def test_early_answers_are_counted_for_each_request(raw: Raw) -> None:
+    raw.on("/", head("100 Continue") * 40 + answer())
+
+    async with asking(Upstream(raw.url)) as one:
+        for _ in range(3):
+            assert (await one.ask(GET("/"))).fault is None
+
+    assert [attempt.conn for attempt in one.notes.attempts] == ["new", "reused", "reused"]
+
+
 @pytest.mark.parametrize("size", [999, 1000, 1001])
 @pytest.mark.parametrize("way", ["length", "chunks", "gzip"])
 async def test_a_body_may_fill_max_body_and_not_pass_it(raw: Raw, way: str, size: int) -> None:
@@ -564,11 +574,15 @@ class TestAnswered:
             assert (await wire.ask("/silence", within=0.1))[1].answered is False
             assert (await wire.ask("/begun", within=0.3))[1].answered is True
 
-    async def test_a_greeting_before_the_request_counts(self) -> None:
-        async with serving_raw(b"220 mail ready\r\n", fin) as server, wired(Upstream(server.url)) as wire:
-            fault, trip = await wire.ask()
+    async def test_what_came_before_the_request_counts(self) -> None:
+        trip = Trip()
+        async with wired(Upstream("http://127.0.0.1")) as wire:
+            assert wire.session.connector is not None
+            protocol = wire.session.connector._factory()
+            protocol.data_received(b"220 mail ready\r\n")
+            protocol.carry(trip)  # type: ignore[attr-defined]
 
-        assert (fault is None, trip.answered) == (False, trip.sent)
+        assert trip.answered is True
 
     @pytest.mark.parametrize(("text", "answered"), [(b"HTTP/1.1 20", True), (b"", False)], ids=["some", "none"])
     async def test_what_nobody_read_because_writing_failed_counts(self, text: bytes, *, answered: bool) -> None:
@@ -754,9 +768,10 @@ class TestCanaries:
             protocol = connector._factory()
             for name in ("data_received", "connection_lost", "feed_data"):
                 assert getattr(type(protocol), name) is not getattr(aiohttp.client_proto.ResponseHandler, name)
-            assert (len(protocol._buffer), protocol._exception, protocol.should_close) == (0, None, False)
+            assert (protocol._loop, protocol.should_close) == (asyncio.get_running_loop(), False)
             connector._cached_hosts.add(("name", 80), [])
             assert list(connector._cached_hosts._timestamps) == [("name", 80)]
+            assert connector._cached_hosts._ttl == 10
             assert issubclass(aiohttp.http_exceptions.BadHttpMessage, aiohttp.http_exceptions.HttpProcessingError)
 
     async def test_an_attempt_says_whether_its_connection_is_new(self, raw: Raw) -> None:

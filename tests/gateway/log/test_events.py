@@ -27,9 +27,12 @@ from upstreams import GET, JSON, Attempt, Fault, Request
 from upstreams.wire import Answer
 
 CALL = {"call": "reviews", "upstream": "reviews"}
-FAILED = Attempt(number=1, span_id="00f067aa0ba902b7", start=0.0012345, duration=0.4, fault=Fault.HTTP_RESPONSE_TIMEOUT)
+FAILED = Attempt(
+    number=1, span_id="00f067aa0ba902b7", start=0.0012345, duration=0.4, host="127.0.0.1:80",
+    fault=Fault.HTTP_RESPONSE_TIMEOUT,
+)  # fmt: skip
 DONE = Attempt(
-    number=2, span_id="00f067aa0ba902b7", start=0.5, duration=0.0205, sent=True, conn="new", host="127.0.0.1:80",
+    number=2, span_id="00f067aa0ba902b7", start=0.5, duration=0.0205, sent=True, conn="new",
     status=200, answer=Answer(200, {}, "application/json", None, b"[1,2]"),
 )  # fmt: skip
 

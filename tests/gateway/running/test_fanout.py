@@ -989,7 +989,8 @@ async def test_every_call_is_told_once_with_what_came_of_it_and_the_wide_line_co
 
         @part
         async def inner(self, fan: Fan) -> list[JSON]:
-            return [await fan.call("all", GET("/fine"), name="first"), await fan.call("all", GET("/fine"))]
+            first = await fan.call("all", GET("/fine", of="first"), name="first")
+            return [first, await fan.call("all", GET("/fine", of="second"))]
 
     server = await stub("all")
     server.on("/fine", {"n": 1}).on("/absent", Answered(None, 404)).on("/failing", Answered(None, 500))
