@@ -25,8 +25,8 @@ class Conf:
 
     `upstreams` is UPSTREAMS; `name` (GATEWAY_NAME) is this deployment's in Via and Proxy-Status; `server_timing`
     (GATEWAY_SERVER_TIMING) adds the header of that name; `page_middleware` (PAGE_MIDDLEWARE) are the dotted paths of
-    the native async middleware around pages; `deadline_header` (GATEWAY_DEADLINE_HEADER) is the header, in lower case, by
-    which a client says how many milliseconds it will wait.
+    the native async middleware around pages; `deadline_header` (GATEWAY_DEADLINE_HEADER) is the header, in lower case,
+    by which a client says how many milliseconds it will wait.
     """
 
     upstreams: Mapping[str, Upstream]

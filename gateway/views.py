@@ -54,7 +54,8 @@ class ViewFan(Fan):
 async def fan_out(request: HttpRequest, *, deadline: float = 2.0) -> AsyncIterator[ViewFan]:
     """Open a fan for one view: its calls share `deadline` (seconds), and none outlives the block.
 
-    A client may shorten the deadline, as a page's. A required call that fails raises CallFailed where it is awaited; left alone, that becomes problem+json.
+    A client may shorten the deadline, as a page's. A required call that fails raises CallFailed where it is awaited;
+    left alone, that becomes problem+json.
     """
     visit = visit_of(request)
     async with borrowed_fleet(request) as fleet, ViewFan(fleet, visit.inbound, visit.deadline(deadline), visit) as fan:

@@ -120,10 +120,11 @@ class CircuitBreaker:
 
     def force(self, state: State | None) -> None:
         """Hold it open or closed; None begins anew, closed."""
-        former = self.state
+        former, held = self.state, self._forced
         self._forced = state
+        self._openings = 0
         self._begin(State.CLOSED)
-        if former is not self.state or state is not None:
+        if former is not self.state or state is not held:
             self._changed(former, self.state, "forced" if state else "no longer forced", None)
 
     def _judge(self) -> None:
@@ -131,9 +132,9 @@ class CircuitBreaker:
         window, policy = self._window, self._policy
         if window.total < policy.minimum_calls:
             return
-        if window.failed >= policy.failure_rate * window.total:
+        if window.failed / window.total >= policy.failure_rate:  # a product would be a little too much: 0.28 of 25
             self._open(f"{window.failed} of {window.total} attempts failed")
-        elif window.slow >= policy.slow_rate * window.total:
+        elif window.slow / window.total >= policy.slow_rate:
             self._open(f"{window.slow} of {window.total} attempts were slow")
 
     def _judge_probe(self, *, failed: bool) -> None:

@@ -16,7 +16,7 @@ class RetryBudget:
     def __init__(self, policy: Budget, clock: Callable[[], float]) -> None:
         self._policy = policy
         self._clock = clock
-        self._tokens = max(policy.share * policy.burst, policy.floor)
+        self._tokens = min(max(policy.share * policy.burst, policy.floor), policy.burst)
         self._since = clock()
 
     def __repr__(self) -> str:

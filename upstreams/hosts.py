@@ -89,17 +89,20 @@ class Hosts:
         return any(host.origin == origin for host in self.all)
 
     def record(self, host: Host, *, failed: bool | None) -> None:
-        """Count what came of an attempt; None for neither success nor failure."""
-        if not self._most_out or failed is None:
-            return
+        """Count what came of an attempt; None for neither success nor failure.
+
+        What ends while its host is out began before, and says nothing about the trial to come.
+        """
         now = self._clock()
+        if not self._most_out or failed is None or host.out_until > now:
+            return
         if not failed:
             host.failures = 0
             if host.ejections and now - host.tried_at >= self._time(host.ejections):
                 host.ejections = 0
             return
         host.failures += 1
-        if host.out_until <= now and self._policy is not None and host.failures >= self._policy.failures:
+        if self._policy is not None and host.failures >= self._policy.failures:
             self._eject(host, now)
 
     def _eject(self, host: Host, now: float) -> None:

@@ -18,9 +18,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One try. `sent` says whether a request went out on a connection; times are seconds, `start` since the page began.
 
     `host` is where it went, if the upstream has several. `status` is None when no answer's head was read; `fault` is
-    None when the answer could be used, and then `value` is what was in it, or `absent` says that its status means that there is nothing;
-    `retry_after` is what the upstream asked for, in seconds. `stale`: it went out on a connection that the upstream had
-    closed, and not a byte came back.
+    None when the answer could be used, and then `value` is what was in it, or `absent` says that its status means that
+    there is nothing; `retry_after` is what the upstream asked for, in seconds. `stale`: it went out on a connection
+    that the upstream had closed, and not a byte came back.
     """
 
     number: int

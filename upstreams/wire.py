@@ -7,6 +7,7 @@ it follows no redirect, keeps no cookie, reads no proxy settings and inflates no
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import functools
 import io
@@ -349,6 +350,13 @@ async def _read_through(function: Callable[[bytes], bytes], response: aiohttp.Cl
     return b"".join(chunks)
 
 
+#: What tells more of a connection that did not come about than its exception's class.
+_ERRNOS: Final = {
+    socket.EAI_AGAIN: Fault.DNS_TIMEOUT,
+    errno.ETIMEDOUT: Fault.CONNECTION_TIMEOUT,
+    errno.EMFILE: Fault.CONNECTION_LIMIT_REACHED,
+    errno.ENFILE: Fault.CONNECTION_LIMIT_REACHED,
+}
 #: The first row whose class fits names the fault, so subclasses come before their bases.
 _FAULTS: Final[tuple[tuple[type[BaseException], Fault], ...]] = (
     (NoAllowedAddress, Fault.DESTINATION_IP_PROHIBITED),
@@ -379,8 +387,8 @@ def fault_of(error: Exception) -> Fault:
         return error.fault
     if isinstance(error, aiohttp.ClientResponseError) and _HEADERS_TOO_LARGE.match(error.message):
         return Fault.HTTP_RESPONSE_HEADER_SIZE
-    if isinstance(error, aiohttp.ClientConnectorDNSError) and error.os_error.errno == socket.EAI_AGAIN:
-        return Fault.DNS_TIMEOUT
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno in _ERRNOS:
+        return _ERRNOS[error.os_error.errno]
     for kind, fault in _FAULTS:
         if isinstance(error, kind):
             return fault

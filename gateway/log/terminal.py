@@ -35,7 +35,7 @@ _SHORT: Final = {
     "process.pid": "pid",
     "service.version": "version",
 }
-_EXPECTED: Final = (("sent", True), ("conn", "reused"))
+_EXPECTED: Final = (("sent", True), ("conn", "reused"), ("kind", "first"), ("kind", "retry"))
 
 Paint = Callable[[str, str], str]
 

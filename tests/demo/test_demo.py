@@ -349,7 +349,7 @@ class TestEnd:
     def test_a_gateway_that_ends_by_itself_is_told_and_stops_everything(self, tmp_path: Path) -> None:
         with running(tmp_path, free_port()) as terminal:
             terminal.until("Ctrl-C stops everything.")
-            gateway = re.search(r"gateway\.started.* process\.pid=(\d+)", terminal.until("upstreams="))
+            gateway = re.search(r"gateway\.started.* pid=(\d+)", terminal.until("upstreams="))
             assert gateway is not None
 
             os.kill(int(gateway[1]), signal.SIGKILL)

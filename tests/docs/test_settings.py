@@ -41,7 +41,7 @@ def test_every_setting_the_gateway_reads_is_described() -> None:
 
     assert len(read) == len(fields(Conf))
     assert sorted(name for name in names("Settings of the gateway") if name.isupper()) == sorted(
-        {*read, "LOGGING", "LOGGING_CONFIG"}
+        {*read, "LOGGING", "LOGGING_CONFIG", "CSRF_FAILURE_VIEW"}
     )
 
 

@@ -1,5 +1,1 @@
 """Every fault of the fault plan, by its number, through a real gateway: `python -m tests.faults` prints the table."""
-
-import pytest
-
-pytest.register_assert_rewrite("tests.faults.scene", "tests.faults.table")

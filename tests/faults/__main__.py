@@ -70,9 +70,9 @@ class Table:
         variant = str(spec.params.get("variant", spec.id)) if spec is not None else ""
         return _LINE.format(
             number=number,
-            fault=words[:27],
-            variant=variant[:13],
-            expected=(row.get("expected") or "")[:32],
+            fault=_fitted(words, 27),
+            variant=_fitted(variant, 13),
+            expected=_fitted(row.get("expected") or "", 32),
             got={"failed": "ELSE", "not done": "-", "passed": "same"}[ending],
             wire=_count(row.get("wire")),
             logged=_count(row.get("logged")),
@@ -93,6 +93,10 @@ def _order(number: str) -> tuple[bool, int]:
     """Upstreams' faults first, then those of the fan-out; tests without a number last."""
     found = re.fullmatch(r"([UC])(\d+)", number)
     return (found[1] == "C", int(found[2])) if found else (True, sys.maxsize)
+
+
+def _fitted(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 def _count(count: int | None) -> str:

@@ -10,7 +10,9 @@ from shutil import which
 import pytest
 from blockbuster import BlockBuster
 
-from tests.faults.table import Row
+pytest.register_assert_rewrite("tests.faults.scene", "tests.faults.table")
+
+from tests.faults.table import Row  # noqa: E402 - it is rewritten, so that a failed assertion says what was compared
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -22,6 +24,20 @@ def networks_are_made_on_the_loop(no_blocking_on_the_loop: BlockBuster) -> None:
     """Only the thread of the loop can bring the loop into another network."""
     for function in no_blocking_on_the_loop.functions.values():
         function.can_block_in("tests/faults/network.py", {"own_network", "run", "naming", "leads", "_permitted"})
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_is_left() -> Iterator[None]:
+    """When the loop is closed, whatever was opened is closed."""
+    before = descriptors()
+    yield
+    assert descriptors() <= before + 2  # which uvloop keeps for itself once it has run
+
+
+def descriptors() -> int:
+    """Count the open files and sockets of this process, where that can be known."""
+    opened = Path("/proc/self/fd")
+    return sum(1 for _ in opened.iterdir()) if opened.exists() else 0
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ words. A read is tried three times where the fault may pass; a write is tried on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -91,6 +90,3 @@ def param(number: str, words: str, case: Any, variant: Variant) -> Any:
     """Return a case in a variant as a parameter of a test, with its number."""
     name = f"{number}-{words} {variant}".replace(",", "").replace(" ", "-")
     return pytest.param(case, variant, id=name, marks=pytest.mark.fault(number, words))
-
-
-Options = Mapping[str, Any]

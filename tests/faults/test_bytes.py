@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from tests.chaos import Step, answer, chunked, endlessly, fin, head, rst, serving_raw, silence
-from tests.faults.scene import scene
+from tests.faults.scene import SHORT_ATTEMPT, SHORT_DEADLINE, scene
 from tests.faults.table import READS, VARIANTS, Ending, Row, Variant, fails, param, whole
 from tests.logs import CANARY, Log
 from upstreams import GET, JSON, POST
@@ -25,6 +25,7 @@ LENGTH: Final = OK + b"Content-Length: %d\r\n\r\n"
 CHUNKED: Final = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 TEXT: Final = json.dumps({"secret": CANARY, "more": "x" * 4000}).encode()
 ZIPPED: Final = gzip.compress(TEXT)
+_OPTIONS: Final = {"passthrough", "timeout"}
 WRITES: Final = VARIANTS[2:]
 LARGE: Final = 8 * 1024**2
 
@@ -42,7 +43,7 @@ class Case(NamedTuple):
 
 
 def case(number: str, words: str, ending: Ending, *steps: Step, early: bool = False, **page: Any) -> Case:
-    options: dict[str, Any] = {"passthrough": page.pop("passthrough", ())}
+    options: dict[str, Any] = {name: page.pop(name) for name in _OPTIONS & page.keys()}
     return Case(number, words, ending, steps, options, page, early)
 
 
@@ -103,12 +104,26 @@ BUSY: Final = fails("http_response_status", status=503, wait=1)
 ODD: Final = PROTOCOL if aiohttp.helpers.DEBUG else whole()
 
 SILENT = [
-    case("U11", "accepts, never answers", TIMEOUT, silence),
+    case("U11", "accepts, never answers", TIMEOUT, silence, timeout=SHORT_ATTEMPT),
     # A write that was sent is not taken back: it goes on until the attempt's own timeout, and is counted then.
-    case("U11", "deadline before timeout", fails("deadline_exceeded", status=504), silence, deadline=0.15),
-    case("U23", "slow headers", TIMEOUT, OK, endlessly(b"a: b\r\n", 0.05)),
-    case("U24", "slow body", TIMEOUT, LENGTH % 9999, endlessly(b" ", 0.05)),
-    case("U25", "stall in the body", TIMEOUT, LENGTH % 99 + b'{"secret": "' + CANARY.encode(), silence),
+    case(
+        "U11",
+        "deadline before timeout",
+        fails("deadline_exceeded", status=504),
+        silence,
+        deadline=0.15,
+        timeout=SHORT_ATTEMPT,
+    ),
+    case("U23", "slow headers", TIMEOUT, OK, endlessly(b"a: b\r\n", 0.05), timeout=SHORT_ATTEMPT),
+    case("U24", "slow body", TIMEOUT, LENGTH % 9999, endlessly(b" ", 0.05), timeout=SHORT_ATTEMPT),
+    case(
+        "U25",
+        "stall in the body",
+        TIMEOUT,
+        LENGTH % 99 + b'{"secret": "' + CANARY.encode(),
+        silence,
+        timeout=SHORT_ATTEMPT,
+    ),
 ]
 ENDED = [
     case("U12", "FIN without a byte", TERMINATED, fin),
@@ -200,12 +215,12 @@ STATUSES = [
     case("U49", "502", fails("http_response_status", attempts=3), said(TEXT, "502 Bad Gateway")),
     case("U49", "503", BUSY._replace(attempts=3), said(TEXT, "503 Busy")),
     case("U49", "504", fails("http_response_status", attempts=3), said(TEXT, "504 Late")),
-    case("U49", "503, Retry-After 1", BUSY._replace(attempts=2), busy("1", "503 Busy")),
+    case("U49", "503, Retry-After 1", BUSY._replace(attempts=2), busy("1", "503 Busy"), deadline=SHORT_DEADLINE),
     case("U49", "503, Retry-After 3600", BUSY._replace(wait=3600), busy("3600", "503 Busy")),
 ]  # fmt: skip
 LIMITED = [
     case("U47", "429, Retry-After 0", BUSY._replace(attempts=3), busy("0")),
-    case("U47", "429, Retry-After 1", BUSY._replace(attempts=2), busy("1")),
+    case("U47", "429, Retry-After 1", BUSY._replace(attempts=2), busy("1"), deadline=SHORT_DEADLINE),
     case("U47", "429, Retry-After 3600", BUSY._replace(wait=3600), busy("3600")),
     case("U47", "429, Retry-After passed", BUSY._replace(attempts=3), busy(http_date(-60))),
     case("U47", "429, Retry-After in 3 days", BUSY._replace(wait=86400), busy(http_date(3 * 86400))),

@@ -12,33 +12,17 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from tests.chaos import Proxy, answer, deaf_port, proxying, refused_port, serving_raw, silence
+from tests.chaos import answer, deaf_port, proxying, refused_port, serving_raw, silence
 from tests.faults.network import naming, own_network
-from tests.faults.scene import Nowhere, Place, scene, until
+from tests.faults.scene import SHORT_ATTEMPT, Nowhere, Place, Through, scene
 from tests.faults.table import VARIANTS, Ending, Row, Variant, fails, param, whole
 from tests.logs import Log
 from upstreams import GET, POST
 
 #: Opens an upstream, given a directory of certificates: where it is, and how it is configured.
 Opens = Callable[[Path], AbstractAsyncContextManager[tuple[Place, Mapping[str, Any]]]]
+SHORT: Final = {"timeout": SHORT_ATTEMPT}
 Opened = AsyncIterator[tuple[Place, Mapping[str, Any]]]
-
-
-class Through:
-    """An upstream behind a proxy, which counts what comes to it below TLS."""
-
-    def __init__(self, proxy: Proxy) -> None:
-        self.url = f"http://127.0.0.1:{proxy.port}"
-        self.lost = 0
-        self._proxy = proxy
-
-    @property
-    def begun(self) -> int:
-        return self._proxy.begun + self.lost
-
-    async def drained(self) -> None:
-        """Wait until nothing is open."""
-        await until(lambda: not self._proxy.open)
 
 
 async def first_is(address: str) -> None:
@@ -54,7 +38,7 @@ def served_tls(pem: Path) -> ssl.SSLContext:
 
 
 def trusting(pem: Path) -> Mapping[str, Any]:
-    return {"tls": ssl.create_default_context(cafile=pem), "timeout": 1.0}
+    return {"tls": ssl.create_default_context(cafile=pem)}
 
 
 @asynccontextmanager
@@ -65,7 +49,7 @@ async def refused(_: Path) -> Opened:
 @asynccontextmanager
 async def deaf(_: Path) -> Opened:
     with deaf_port() as port:
-        yield Nowhere(f"http://127.0.0.1:{port}"), {}
+        yield Nowhere(f"http://127.0.0.1:{port}"), SHORT
 
 
 @asynccontextmanager
@@ -76,13 +60,13 @@ async def unreachable(_: Path) -> Opened:
 
 @asynccontextmanager
 async def no_such_name(_: Path) -> Opened:
-    yield Nowhere("http://nobody.invalid"), {"timeout": 1.0}
+    yield Nowhere("http://nobody.invalid"), {}
 
 
 @asynccontextmanager
 async def mute_names(directory: Path) -> Opened:
     async with naming(directory):
-        yield Nowhere("http://upstream.test"), {}
+        yield Nowhere("http://upstream.test"), SHORT
 
 
 @asynccontextmanager
@@ -92,7 +76,7 @@ async def first_address_refuses(directory: Path) -> Opened:
         await first_is("::1")
         async with serving_raw() as upstream:
             upstream.on("*", answer()).host = "upstream.test"
-            yield upstream, {"timeout": 1.0}
+            yield upstream, {}
 
 
 @asynccontextmanager
@@ -103,7 +87,7 @@ async def first_address_is_deaf(directory: Path) -> Opened:
         with deaf_port("::1") as port:
             async with serving_raw(port=port) as upstream:
                 upstream.on("*", answer()).host = "upstream.test"
-                yield upstream, {"timeout": 1.0}
+                yield upstream, {}
 
 
 @asynccontextmanager
@@ -114,7 +98,7 @@ async def forbidden(_: Path) -> Opened:
 @asynccontextmanager
 async def self_signed(certificates: Path) -> Opened:
     async with serving_raw(tls=served_tls(certificates / "good.pem")) as upstream:
-        yield upstream, {"timeout": 1.0}
+        yield upstream, {}
 
 
 @asynccontextmanager
@@ -141,14 +125,14 @@ async def trusted(certificates: Path) -> Opened:
 async def mute_tls(_: Path) -> Opened:
     async with serving_raw(silence) as upstream:
         upstream.scheme = "https"
-        yield upstream, {}
+        yield upstream, SHORT
 
 
 @asynccontextmanager
 async def tls_to_plain(_: Path) -> Opened:
     async with serving_raw(answer(b"", "400 Bad Request"), silence) as upstream:
         upstream.scheme = "https"
-        yield upstream, {"timeout": 1.0}
+        yield upstream, {}
 
 
 @asynccontextmanager
@@ -157,7 +141,7 @@ async def plain_to_tls(certificates: Path) -> Opened:
         serving_raw(tls=served_tls(certificates / "good.pem")) as upstream,
         proxying(upstream.port) as proxy,
     ):
-        yield Through(proxy), {"timeout": 1.0}
+        yield Through(proxy), {}
 
 
 class Case(NamedTuple):

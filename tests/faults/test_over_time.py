@@ -16,14 +16,14 @@ import pytest
 
 from tests.chaos import Peer, Raw, answer, fin, head, proxying, serving_raw, silence
 from tests.faults import network
-from tests.faults.scene import PATIENCE, Scene, scene
+from tests.faults.scene import PATIENCE, SHORT_ATTEMPT, Scene, Through, scene
 from tests.faults.table import READS, VARIANTS, Row, Variant
 from tests.faults.test_bytes import CODED, ENDED, NO_HTTP, NO_JSON, STATUSES, bomb, said, zipped
-from tests.faults.test_connecting import Through
 from tests.logs import CANARY, Log
 from upstreams import GET, POST, Breaker, Budget, Retry
 
 STALE: Final = answer(f'"{CANARY}"'.encode())
+SHORT: Final = {"timeout": SHORT_ATTEMPT}
 IDLE_408: Final = head("408 Request Timeout", "Connection: close", "Content-Length: 0")
 
 
@@ -59,7 +59,7 @@ async def test_u7_a_name_that_leads_elsewhere_is_followed_in_the_same_request(
         first = await old.enter_async_context(serving_raw())
         first.on("*", answer(b'"old"')).host = "upstream.test"
         place = Moving(first)
-        async with scene(log, place, GET("/it"), options={"timeout": 1.0}) as playing:
+        async with scene(log, place, GET("/it")) as playing:
             assert b'"it":"old"' in (await playing.ask()).body
             second = await new.enter_async_context(serving_raw(address="127.0.0.2", port=first.port))
             place.servers.append(second.on("*", answer(b'"new"')))
@@ -129,7 +129,7 @@ async def test_u36_what_is_too_large_takes_no_memory(log: Log, row: Row, text: b
     text = text or said(b"{}", "200 OK", *[f"a-{number}: " + "b" * 1000 for number in range(1024)])
     async with serving_raw() as upstream:
         upstream.on("/it", text)
-        async with scene(log, upstream, GET("/it"), options={"timeout": 1.0}) as playing:
+        async with scene(log, upstream, GET("/it")) as playing:
             await playing.ask()  # and what is made once is made
             before = await asyncio.to_thread(forget_peak)
             found = await playing.ask()
@@ -233,7 +233,7 @@ async def test_u51_an_upstream_that_is_down_is_left_alone_and_found_when_it_is_b
     breaker = Breaker(minimum_calls=6, open_time=0.3, longest_open_time=0.3, probes=1, successes=2)
     async with serving_raw() as upstream:
         upstream.on("/it", said(b"{}", "500 Down"))
-        async with scene(log, upstream, GET("/it"), options={"breaker": breaker, "timeout": 1.0}) as playing:
+        async with scene(log, upstream, GET("/it"), options={"breaker": breaker}) as playing:
             for _ in range(6):
                 assert (await playing.ask()).error["error"] == "http_response_status"
             refused = await playing.ask()
@@ -263,7 +263,7 @@ async def test_u52_a_slow_upstream_holds_no_more_than_its_bulkhead(log: Log, row
 
     async with serving_raw() as upstream:
         upstream.on("/it", slow)
-        options = {"max_concurrency": 2, "max_waiting": 1, "max_wait": 0.05, "retry": None}
+        options = {"max_concurrency": 2, "max_waiting": 1, "max_wait": 0.05, "retry": None, "timeout": SHORT_ATTEMPT}
         async with scene(log, upstream, GET("/it"), required=False, options=options) as playing:
             found = await asyncio.gather(*(playing.ask() for _ in range(8)))
         words = Counter(each.error["error"] for each in found)
@@ -280,7 +280,7 @@ async def test_u53_a_connection_on_which_nothing_passes_is_given_up_for_a_new_on
     async with serving_raw() as upstream, proxying(upstream.port) as proxy:
         upstream.on("/it", answer())
         place = Through(proxy)
-        async with scene(log, place, GET("/it")) as playing:
+        async with scene(log, place, GET("/it"), options=SHORT) as playing:
             await playing.ask()
             proxy.forget()
             found = await playing.ask()
@@ -356,7 +356,7 @@ async def test_u56_an_answer_that_takes_too_long_to_pass_times_out(log: Log, row
     asked = GET("/it") if variant.method == "GET" else POST("/it", json={})
     async with serving_raw() as upstream, proxying(upstream.port, rate=8000) as proxy:
         upstream.on("/it", said(b'"' + b"x" * 100_000 + b'"'))
-        async with scene(log, Through(proxy), asked, required=variant.required) as playing:
+        async with scene(log, Through(proxy), asked, required=variant.required, options=SHORT) as playing:
             row.got = str(await playing.ask())
             assert row.got == row.expected
         counted(row, log, proxy.begun)

@@ -26,7 +26,7 @@ from django.views.decorators.vary import vary_on_cookie
 import upstreams
 from gateway import AggregateView, Fan, by_method, call, fan_out, page_test, part
 from tests.serving import project
-from upstreams import GET, JSON, POST, Request, Upstream
+from upstreams import GET, JSON, POST, Hedge, Request, Upstream
 
 UserId = NewType("UserId", int)
 TABLE: Mapping[str, Upstream] = {
@@ -424,6 +424,62 @@ class Hasty(AggregateView):
     @call("users")
     def user(self) -> Request[JSON]:
         return GET("/user")
+
+
+class Hedged(AggregateView):
+    @call("users", hedge=Hedge(after=0.1))
+    def read(self, user_id: int) -> Request[JSON]:
+        return GET("/users/{id}", id=user_id)
+
+    @call("users", hedge=Hedge())
+    def search(self) -> Request[JSON]:
+        return POST("/search", json={}, safe=True)
+
+    @call("users", hedge=False)
+    def write(self) -> Request[JSON]:
+        return POST("/users", json={})
+
+
+class HedgedWrite(AggregateView):
+    @call("users", hedge=Hedge())
+    def write(self) -> Request[JSON]:
+        return POST("/users", json={})
+
+
+class LateHedge(AggregateView):
+    @call("users", hedge=Hedge(after=0.5))
+    def read(self) -> Request[JSON]:
+        return GET("/users")
+
+
+class NoHedge(AggregateView):
+    @call("users", hedge=0.5)  # type: ignore[arg-type]
+    def read(self) -> Request[JSON]:
+        return GET("/users")
+
+
+def test_hedges_that_can_be_meant_are_fine() -> None:
+    assert check(path("<int:user_id>", Hedged.as_view())) == []
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        (HedgedWrite, "HedgedWrite.write: a POST is not hedged, for it would be sent twice."),
+        (LateHedge, "LateHedge.read: hedge.after must be below timeout (0.5 s), not 0.5."),
+        (NoHedge, "NoHedge.read: hedge must be Hedge(...) or None, not 0.5."),
+    ],
+)
+def test_a_hedge_that_cannot_be_meant_is_told(page: type[AggregateView], said: str) -> None:
+    assert [(id_, sentence) for id_, sentence, _, _ in check(path("page", page.as_view()))] == [("gateway.E007", said)]
+
+
+def test_a_hedge_at_an_upstream_without_a_budget_is_told() -> None:
+    table = {**TABLE, "users": Upstream("https://users.example", timeout=0.5, budget=None)}
+    told = check(path("<int:user_id>", Hedged.as_view()), table=table)
+    assert {sentence.partition(": ")[2] for _, sentence, _, _ in told} == {
+        "hedge is paid from the budget, which is None."
+    }
 
 
 def test_an_attempt_longer_than_the_deadline_is_a_warning() -> None:

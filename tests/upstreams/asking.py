@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 from gateway.log import events
 from tests.logs import CANARY
@@ -18,6 +18,7 @@ from upstreams import (
     Deadline,
     Decoder,
     Fleet,
+    Hedge,
     Inbound,
     Journal,
     Outcome,
@@ -43,6 +44,9 @@ class Notes(Journal):
     def __init__(self) -> None:
         self.attempts: list[Attempt] = []
         self.waits: list[float] = []
+        self.changes: list[tuple[str, str, str, str, float | None]] = []
+        self.ejections: list[tuple[str, str, str, float]] = []
+        self.joined: list[tuple[str, str, str, str]] = []
 
     def attempt_finished(self, upstream: str, call: str, attempt: Attempt) -> None:
         self.attempts.append(attempt)
@@ -51,6 +55,18 @@ class Notes(Journal):
     def retry_scheduled(self, upstream: str, call: str, attempt: Attempt, wait: float) -> None:
         self.waits.append(wait)
         events.retry_scheduled(upstream, call, attempt, wait)
+
+    def breaker_changed(self, upstream: str, former: str, state: str, reason: str, time: float | None) -> None:
+        self.changes.append((upstream, former, state, reason, time))
+        events.breaker_changed(upstream, former, state, reason, time)
+
+    def host_ejected(self, upstream: str, host: str, reason: str, time: float) -> None:
+        self.ejections.append((upstream, host, reason, time))
+        events.host_ejected(upstream, host, reason, time)
+
+    def flight_joined(self, upstream: str, call: str, leader: str, trace_id: str) -> None:
+        self.joined.append((upstream, call, leader, trace_id))
+        events.flight_joined(upstream, call, leader, trace_id)
 
     @property
     def sent(self) -> int:
@@ -94,9 +110,21 @@ class Asking:
         of: Inbound | None = None,
         name: str = "it",
         part: str = "",
+        hedge: Hedge | Literal[False] | None = None,
+        coalesce: bool | None = None,
     ) -> Outcome:
         """Make one call with `within` seconds for all of it."""
-        call = Call(name, request, Decoder(type_, decode), of or inbound(), Deadline.within(within), absent, part)
+        call = Call(
+            name,
+            request,
+            Decoder(type_, decode),
+            of or inbound(),
+            Deadline.within(within),
+            absent,
+            part,
+            hedge=hedge,
+            coalesce=coalesce,
+        )
         return await self.fleet.send("service", call)
 
     def gave_everything_back(self) -> None:

@@ -359,6 +359,45 @@ class TestRetries:
         assert set(Counter(received.path for received in server.received).values()) == {3}
 
 
+class TestTimeLeft:
+    """An upstream that wants to know is told how many milliseconds an attempt has."""
+
+    @pytest.mark.parametrize(
+        ("request_", "own", "within", "least", "most"),
+        [
+            (GET("/"), 5.0, 60.0, 4000, 5000),
+            (GET("/"), 60.0, 5.0, 4000, 5000),
+            (POST("/"), 60.0, 5.0, 59000, 60000),  # a write goes on past the page's deadline
+        ],
+        ids=["a read's timeout", "a page's deadline", "a write's timeout"],
+    )
+    async def test_it_is_what_the_attempt_may_take(
+        self, stub: StartStub, request_: Request[Any], own: float, within: float, least: int, most: int
+    ) -> None:
+        server = (await stub("service")).on("/", {})
+        async with asking(Upstream(server.url, timeout=own, deadline_header="X-Time-Left")) as one:
+            assert (await one.ask(request_, within=within)).ok
+
+        (asked,) = server.received
+        assert least < int(asked.headers["x-time-left"]) <= most
+
+    async def test_each_attempt_has_less(self, stub: StartStub) -> None:
+        server = (await stub("service")).on("/", Turns([BUSY, BUSY, {}]))
+        retry = Retry(attempts=3, first_wait=0.01, longest_wait=0.01)
+        async with asking(Upstream(server.url, timeout=60.0, deadline_header="X-Time-Left", retry=retry)) as one:
+            assert (await one.ask(GET("/"), within=9.0)).ok
+
+        left = [int(asked.headers["x-time-left"]) for asked in server.received]
+        assert left == sorted(left, reverse=True)
+        assert 0 < left[-1] <= 9000
+
+    async def test_nothing_is_begun_that_could_not_end(self, raw: Raw) -> None:
+        async with asking(Upstream(raw.url)) as one:
+            outcome = await one.ask(GET("/"), within=0.005)
+
+        assert (outcome.fault, outcome.attempts, raw.connections) == (Fault.DEADLINE_EXCEEDED, 0, 0)
+
+
 class TestDeadline:
     @pytest.mark.parametrize("request_", [GET("/"), POST("/")], ids=repr)
     async def test_one_that_has_passed_costs_no_attempt(self, raw: Raw, request_: Request[Any]) -> None:

@@ -16,12 +16,12 @@ from django.urls import path
 
 from gateway import AggregateView, Problem, call, fan_out
 from gateway.log.setup import holding
-from gateway.serving.visit import inbound_of
+from gateway.serving.visit import Visit, inbound_of
 from tests.conftest import StartStub
 from tests.logs import CANARY, Log
 from tests.serving import gateway
 from tests.stub import Answered, Gate, Turns, serving_stub
-from upstreams import GET, JSON, POST, Request
+from upstreams import GET, JSON, POST, Request, Upstream
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 MADE = re.compile(r"[0-9a-f]{32}")
@@ -175,6 +175,72 @@ class TestIdentity:
         headers = [("X-Request-ID", "a"), ("X-Request-ID", "b")]
         async with gateway([], {}) as base, client.get(base, headers=headers) as answer:
             assert MADE.fullmatch(answer.headers["X-Request-ID"])
+
+
+class TestTimeLeft:
+    """A client may shorten a page's deadline, and never lengthen it."""
+
+    @staticmethod
+    async def remaining(**headers: str) -> float:
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        return Visit("GET", "/", given).deadline(2.0).remaining()
+
+    @pytest.mark.parametrize(
+        ("headers", "seconds"),
+        [
+            ({"x_request_timeout_ms": "500"}, 0.5),
+            ({"x_request_timeout_ms": "0"}, 0.0),
+            ({"x_request_timeout_ms": "9999"}, 2.0),
+            ({"prefer": "wait=1"}, 1.0),
+            ({"prefer": "respond-async, wait=1"}, 1.0),
+            ({"prefer": "WAIT = 1; x=y"}, 1.0),
+            ({"prefer": 'wait="1"'}, 1.0),
+            ({"prefer": "wait=100"}, 2.0),
+            ({"prefer": "wait=1", "x_request_timeout_ms": "500"}, 0.5),
+        ],
+    )
+    async def test_the_shortest_counts(self, headers: dict[str, str], seconds: float) -> None:
+        assert seconds - 0.3 < await self.remaining(**headers) <= seconds
+
+    @pytest.mark.parametrize("value", ["", "-1", "1.5", "1e3", "NaN", "abc", "0x10", "1" * 10, "٣", "1:2", " "])
+    async def test_what_is_no_number_is_ignored(self, value: str) -> None:
+        assert await self.remaining(x_request_timeout_ms=value) > 1.7
+        assert await self.remaining(prefer=f"wait={value}") > 1.7
+
+    @pytest.mark.parametrize("value", ["await=1", "wait", "return=minimal", "foo; wait=1"])
+    async def test_other_preferences_are_none_of_ours(self, value: str) -> None:
+        assert await self.remaining(prefer=value) > 1.7
+
+    @pytest.mark.parametrize(
+        ("header", "value"), [("X-Request-Timeout-Ms", "50"), ("x-request-timeout-ms", "50"), ("Prefer", "wait=0")]
+    )
+    @pytest.mark.parametrize("way", ["page", "view"])
+    async def test_a_page_and_a_view_answer_in_that_time(
+        self, stub: StartStub, client: aiohttp.ClientSession, header: str, value: str, way: str
+    ) -> None:
+        server = (await stub("all")).on("*", Gate({}))
+        routes = [path("page", Page.as_view()), path("view", hurried)]
+        async with (
+            gateway(routes, {"all": Upstream(server.url, timeout=60.0)}) as base,
+            client.get(f"{base}/{way}", headers={header: value}) as answer,
+        ):
+            problem = await answer.json(content_type="application/problem+json")
+
+        assert (answer.status, problem["errors"]["thing"]["error"]) == (504, "deadline_exceeded")
+
+    async def test_the_header_may_have_another_name(self, stub: StartStub, client: aiohttp.ClientSession) -> None:
+        server = (await stub("all")).on("*", Gate({}))
+        table = {"all": Upstream(server.url, timeout=60.0)}
+        async with (
+            gateway([path("page", Page.as_view())], table, GATEWAY_DEADLINE_HEADER="Time-Left") as base,
+            client.get(f"{base}/page", headers={"time-left": "50"}) as answer,
+        ):
+            assert answer.status == 504
+
+
+async def hurried(request: HttpRequest) -> HttpResponse:
+    async with fan_out(request, deadline=60.0) as fan:
+        return fan.answer(await fan.call("all", GET("/thing"), name="thing"))
 
 
 class Colour(enum.Enum):
