@@ -325,12 +325,14 @@ async def test_u55_a_network_that_loses_packets_costs_time_and_hardly_a_page(log
             while True:
                 await asyncio.sleep(0.19)
                 network.run("tc qdisc replace dev lo root pfifo limit 0")
-                await asyncio.sleep(0.01)
-                network.run("tc qdisc replace dev lo root pfifo limit 1000")
+                try:
+                    await asyncio.sleep(0.01)
+                finally:
+                    network.run("tc qdisc replace dev lo root pfifo limit 1000")
 
         async with serving_raw() as upstream:
             upstream.on("*", answer())
-            async with scene(log, upstream, GET("/it"), deadline=2.0, options={"timeout": 1.0}) as playing:
+            async with scene(log, upstream, GET("/it"), deadline=5.0, options={"timeout": 1.5}) as playing:
                 losing = asyncio.ensure_future(lose())
                 try:
                     await asyncio.gather(*(several(playing, 25) for _ in range(8)))

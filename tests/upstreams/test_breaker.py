@@ -79,8 +79,8 @@ class Watched:
         return self.breaker.wait()
 
     def close(self) -> None:
-        """Let the open time pass, and enough probes succeed."""
-        self.clock.advance(self.breaker.wait())
+        """Let the open time pass, to a whole second, and enough probes succeed."""
+        self.clock.now = math.ceil(self.clock.now + self.breaker.wait())
         self.make(self.policy.successes)
         assert self.state is CLOSED
 
