@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import platform
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
 
-ROOT = Path(__file__).parent.parent
+sys.path[0] = str(Path(__file__).parent.parent)  # a script's own folder otherwise
+
+from bench.figures import percentile  # noqa: E402 - the path comes first
+from bench.running import free_port, running, until_answering  # noqa: E402
+
 WARM_UP = 30
 
 
@@ -32,11 +31,11 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=300, help="requests of each kind (default: 300)")
     parser.add_argument("--ms", type=int, default=20, help="how long an upstream takes (default: 20)")
     options = parser.parse_args()
-    with _running([sys.executable, "-m", "bench.stub"]) as stub:
+    with running([sys.executable, "-m", "bench.stub"]) as stub:
         upstream = stub.stdout.readline().decode().strip() if stub.stdout else ""
-        port = _free_port()
+        port = free_port()
         serve = [sys.executable, "manage.py", "serve", "--port", str(port)]
-        with _running(serve, DJANGO_SETTINGS_MODULE="bench.settings", BENCH_UPSTREAM=upstream):
+        with running(serve, DJANGO_SETTINGS_MODULE="bench.settings", BENCH_UPSTREAM=upstream):
             asyncio.run(_measure(upstream, f"http://127.0.0.1:{port}", options.requests, options.ms))
 
 
@@ -49,7 +48,7 @@ async def _measure(upstream: str, gateway: str, requests: int, ms: int) -> None:
     }
     took: dict[str, list[float]] = {name: [] for name in asked}
     async with aiohttp.ClientSession() as session:
-        await _until_answering(session, f"{gateway}/three/0")
+        await until_answering(session, f"{gateway}/three/0")
         for round_ in range(requests + WARM_UP):  # in turn, so that a noisy moment is noisy for all
             for name, (url, _) in asked.items():
                 started = time.perf_counter()
@@ -58,52 +57,13 @@ async def _measure(upstream: str, gateway: str, requests: int, ms: int) -> None:
                     response.raise_for_status()
                 if round_ >= WARM_UP:
                     took[name].append((time.perf_counter() - started) * 1000)
-    direct = _percentile(took["the upstream itself"], 50)
+    direct = percentile(took["the upstream itself"], 50)
     python = f"{platform.python_implementation()} {platform.python_version()}"
     print(f"{python}, {requests} requests each, {ms} ms upstreams\n")
     print(f"{'':32}{'p50':>9}{'p99':>9}{'beyond the waits, p50':>26}")
     for name, (_, waits) in asked.items():
-        beyond = _percentile(took[name], 50) - waits * direct
-        print(f"{name:32}{_percentile(took[name], 50):9.2f}{_percentile(took[name], 99):9.2f}{beyond:26.2f}")
-
-
-async def _until_answering(session: aiohttp.ClientSession, url: str) -> None:
-    for _ in range(300):
-        try:
-            async with session.get(url):
-                return
-        except aiohttp.ClientConnectionError:
-            await asyncio.sleep(0.1)
-    sys.exit("the gateway did not answer within 30 s")
-
-
-@contextmanager
-def _running(command: list[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command in the project's folder, its output read by nobody but us, and stop it at the end."""
-    serves = bool(environment)
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL if serves else subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _percentile(values: list[float], percent: int) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+        beyond = percentile(took[name], 50) - waits * direct
+        print(f"{name:32}{percentile(took[name], 50):9.2f}{percentile(took[name], 99):9.2f}{beyond:26.2f}")
 
 
 if __name__ == "__main__":

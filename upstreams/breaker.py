@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import random
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from upstreams.policy import Breaker
 
@@ -28,6 +28,7 @@ class State(enum.Enum):
     HALF_OPEN = "half_open"
 
 
+Forced = Literal[State.OPEN, State.CLOSED]
 #: Told of a change: from, to, why, and for how many seconds it stays open.
 Changed = Callable[[State, State, str, float | None], None]
 
@@ -48,7 +49,7 @@ class Breaking(Protocol):
     def wait(self) -> float:
         """Return how many seconds it will be open yet; 0 when it is not."""
 
-    def force(self, state: State | None) -> None:
+    def force(self, state: Forced | None) -> None:
         """Hold it open or closed whatever happens, or (None) let it decide again."""
 
 
@@ -68,7 +69,7 @@ class CircuitBreaker:
         self._changed = changed
         self._chance = chance or random.Random()  # noqa: S311 - keeps workers from probing at one moment
         self._state = State.CLOSED
-        self._forced: State | None = None
+        self._forced: Forced | None = None
         self._window = _Window(policy.window / _SLICES)
         self._generation = 0
         self._until = 0.0
@@ -103,7 +104,7 @@ class CircuitBreaker:
 
     def record(self, permit: int, *, failed: bool | None, duration: float) -> None:
         """Count what came of an attempt, and change the state if that decides it."""
-        if permit != self._generation or self._forced is not None:
+        if permit != self._generation:
             return
         slow = duration > self._slow_after
         if self._state is State.HALF_OPEN:
@@ -118,7 +119,7 @@ class CircuitBreaker:
         """Return how many seconds it will be open yet; 0 when it is not."""
         return max(0.0, self._until - self._clock()) if self._state is State.OPEN else 0.0
 
-    def force(self, state: State | None) -> None:
+    def force(self, state: Forced | None) -> None:
         """Hold it open or closed; None begins anew, closed."""
         former, held = self.state, self._forced
         self._forced = state
@@ -198,7 +199,7 @@ class AlwaysClosed:
         """Return 0: nobody knows how long it is held open."""
         return 0.0
 
-    def force(self, state: State | None) -> None:
+    def force(self, state: Forced | None) -> None:
         """Hold it open, or no longer."""
         former, self._state = self._state, state or State.CLOSED
         self._changed(former, self._state, "forced" if state else "no longer forced", None)

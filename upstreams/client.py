@@ -26,6 +26,7 @@ from upstreams.wire import Answer, Trip, exchange, fault_of, timeout_fault
 
 _OUTLIVING: Final = "the write goes on until its own timeout"
 _LEAST_HEDGE_DELAY: Final = 0.05
+_NOTHING: Final = Reading()
 logger = logging.getLogger(__name__)
 
 
@@ -103,9 +104,16 @@ class Client:
     def _key(self, call: Call) -> Hashable:
         """Return what makes two calls the same: all that is sent but the ids; of other clients only where allowed."""
         shared = self.upstream.coalesce if call.coalesce is None else call.coalesce
-        if not shared:
-            return id(call.inbound), call.request
-        return tuple(map(call.inbound.headers.get, self._forward)), call.request
+        whose = tuple(map(call.inbound.headers.get, self._forward)) if shared else id(call.inbound)
+        request = call.request
+        return (
+            whose,
+            request.method,
+            request.target,
+            request.link,
+            frozenset(request.headers.items()) if request.headers else None,
+            (request.body.type, request.body.content) if request.body is not None else None,
+        )
 
     async def _run(self, call: Call) -> Attempt:
         """Make a call's first attempt, and others as the retry policy and the budget allow; return the last."""
@@ -169,7 +177,7 @@ class Client:
             return self._unsent(call, Fault.DEADLINE_EXCEEDED)
         if call.request.link is not None and not self.guards.hosts.lead_to(call.request.link):
             return self._unsent(call, Fault.HTTP_REQUEST_DENIED, "the link does not lead to this upstream")
-        admitted = await self.guards.admit(call.deadline.at, call.host)
+        admitted = await self.guards.admit(call.deadline.at, call.host, call.request.link)
         if isinstance(admitted, Fault):
             return self._unsent(call, admitted)
         trip = Trip()
@@ -192,7 +200,7 @@ class Client:
             until = call.deadline.at
         started = time.perf_counter()
         answer: Answer | None = None
-        reading = Reading()
+        reading = _NOTHING
         cancelled = True
         try:
             async with asyncio.timeout_at(until):

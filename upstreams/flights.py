@@ -57,7 +57,8 @@ class Flights(Generic[L, T]):
 
     async def lead(self, key: Hashable, leader: L, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call that others may join until it ends."""
-        flight = self._flying[key] = Flight[L, T](leader)
+        flight: Flight[L, T] = Flight(leader)  # to name its types in a call would cost as much as all the rest
+        self._flying[key] = flight
         try:
             ending = await call()
             flight.land(ending)

@@ -62,8 +62,8 @@ class Guards:
         """Show each protection's state."""
         return f"<Guards {self.breaker} {self.bulkhead} {self.budget} {self.latencies} {self.hosts}>"
 
-    async def admit(self, until: float, avoid: Host | None) -> Pass | Fault:
-        """Let an attempt through by `until` (on the loop's clock), or say why not."""
+    async def admit(self, until: float, avoid: Host | None, link: str | None = None) -> Pass | Fault:
+        """Let an attempt through by `until` (on the loop's clock), or say why not. A `link` may name its host."""
         permit = self.breaker.permit()
         if permit is None:
             return Fault.DESTINATION_UNAVAILABLE
@@ -73,7 +73,7 @@ class Guards:
         finally:
             if not entered:
                 self.breaker.record(permit, failed=None, duration=0.0)
-        return Pass(self, permit, self.hosts.pick(avoid)) if entered else Fault.CONNECTION_LIMIT_REACHED
+        return Pass(self, permit, self.hosts.pick(avoid, link)) if entered else Fault.CONNECTION_LIMIT_REACHED
 
     def afford(self) -> bool:
         """Take from the budget what one more attempt costs; False if it is spent."""

@@ -24,7 +24,8 @@ class Host:
     def __init__(self, base: str) -> None:
         self.base = base
         self.origin = _own_origin(base)
-        self.address = f"{self.origin[1]}:{self.origin[2]}"
+        _, name, port = self.origin
+        self.address = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
         self.pending = 0
         self.failures = 0
         self.ejections = 0
@@ -68,10 +69,12 @@ class Hosts:
         """Show every host."""
         return f"<Hosts {' '.join(map(repr, self.all))}>"
 
-    def pick(self, avoid: Host | None = None) -> Host:
-        """Return the host for the next attempt, another than the one to avoid if there is one."""
+    def pick(self, avoid: Host | None = None, link: str | None = None) -> Host:
+        """Return the host for the next attempt: the one that a link names, or another than the one to avoid."""
         if len(self.all) == 1:
             return self.all[0]
+        if link is not None and urlsplit(link).netloc:
+            return next(host for host in self.all if host.origin == self._origin_of(link))
         now = self._clock()
         usable = [host for host in self.all if host.out_until <= now]
         others = [host for host in usable if host is not avoid] or usable
@@ -83,10 +86,13 @@ class Hosts:
     def lead_to(self, link: str) -> bool:
         """Tell whether a link, absolute or relative to a base URL, leads to one of these hosts."""
         try:
-            origin = _origin(urljoin(self.all[0].base + "/", link))
+            origin = self._origin_of(link)
         except ValueError:
             return False
         return any(host.origin == origin for host in self.all)
+
+    def _origin_of(self, link: str) -> Origin | None:
+        return _origin(urljoin(self.all[0].base + "/", link))
 
     def record(self, host: Host, *, failed: bool | None) -> None:
         """Count what came of an attempt; None for neither success nor failure.

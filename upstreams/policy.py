@@ -159,7 +159,12 @@ def is_count(value: object) -> bool:
 
 def is_number(value: object) -> bool:
     """Tell whether something is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all that a clock could count
+        return False
 
 
 def is_flag(value: object) -> bool:

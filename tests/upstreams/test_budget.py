@@ -73,6 +73,10 @@ def test_a_refusal_costs_nothing() -> None:
 def test_it_prints_what_is_left_which_is_never_more_than_the_burst() -> None:
     assert repr(RetryBudget(Budget(), Clock())) == "<RetryBudget 10.0 of 50>"
     assert repr(RetryBudget(Budget(floor=100.0), Clock())) == "<RetryBudget 50.0 of 50>"
+    budget = RetryBudget(Budget(), Clock())
+    for _ in range(500):
+        budget.earn()
+    assert repr(budget) == "<RetryBudget 50.0 of 50>"
 
 
 @given(

@@ -12,7 +12,7 @@ from tests.chaos import Raw, answer, refused_port, rst
 from tests.conftest import StartStub
 from tests.stub import Answered, Gate, Turns
 from tests.upstreams.asking import asking, until
-from upstreams import GET, JSON, POST, Attempt, Breaker, Budget, Ejection, Fault, Request, Retry, Upstream
+from upstreams import FOLLOW, GET, JSON, POST, Attempt, Breaker, Budget, Ejection, Fault, Request, Retry, Upstream
 from upstreams.breaker import State
 from upstreams.guards import is_failure
 
@@ -119,9 +119,9 @@ class TestBreaker:
         server, gate = await stub("service"), Gate({})
         server.on("*", gate)
         async with asking(Upstream(server.url, breaker=self.POLICY, timeout=30.0)) as one:
-            for n in range(20):
-                asked = asyncio.create_task(one.ask(GET("/{n}", n=n)))
-                await until(lambda n=n: len(server.received) == n + 1)
+            for asked_for in range(1, 21):
+                asked = asyncio.create_task(one.ask(GET("/{n}", n=asked_for)))
+                await until(lambda: len(server.received) == asked_for)  # noqa: B023 - awaited before it changes
                 asked.cancel()
                 await asyncio.wait([asked])
             assert one.client.guards.breaker.state is State.CLOSED
@@ -236,6 +236,15 @@ class TestHosts:
 
         assert sum(len(server.received) for server in servers) == 40
         assert len(one.notes.ejections) == 1
+
+    async def test_a_link_goes_to_the_host_that_it_names(self, stub: StartStub) -> None:
+        servers = [(await stub(name)).on("/next", {}) for name in ("a", "b", "c")]
+        async with asking(Upstream([server.url for server in servers])) as one:
+            for _ in range(9):
+                assert (await one.ask(FOLLOW(f"{servers[1].url}/next"))).ok
+
+        assert [len(server.received) for server in servers] == [0, 9, 0]
+        assert {attempt.host for attempt in one.notes.attempts} == {servers[1].url.removeprefix("http://")}
 
     @pytest.mark.parametrize("request_", [GET("/"), POST("/", json={})], ids=repr)
     async def test_a_retry_goes_elsewhere(self, stub: StartStub, request_: Request[JSON]) -> None:

@@ -122,10 +122,8 @@ async def test_without_a_delay_given_it_waits_as_long_as_nearly_all_answers_took
     server, gate = await stub("service"), Gate({})
     server.on("*", {}).on("/slow", Turns([gate, {}]))
     async with asking(Upstream(server.url, hedge=Hedge(), timeout=30.0)) as one:
-        assert one.client.guards.latencies.p95 is None
         for n in range(100):
             await one.ask(GET("/{n}", n=n))
-        assert one.client.guards.latencies.p95 is not None
         assert (await one.ask(GET("/slow"))).ok
 
     assert [attempt.kind for attempt in one.notes.attempts].count("hedge") == 1

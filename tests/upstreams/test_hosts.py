@@ -340,4 +340,4 @@ class Comparison(RuleBasedStateMachine):
 
 
 def test_whatever_happens_they_behave_as_a_naive_account_says() -> None:
-    run_state_machine_as_test(Comparison, settings=settings(max_examples=100, stateful_step_count=50))
+    run_state_machine_as_test(Comparison, settings=settings(max_examples=60, stateful_step_count=40))

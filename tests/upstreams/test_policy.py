@@ -41,8 +41,11 @@ FIELDS: list[tuple[type, str, str, list[Any], list[Any]]] = [
     (Ejection, "share", "above 0 and below 1", [0, 1, -0.5, 1.5, NAN, "0.5", None, True], [0.001, 0.999]),
 ]
 
-REFUSED = [(kind, field, wanted, value) for kind, field, wanted, wrong, _ in FIELDS for value in wrong]
-TAKEN = [(kind, field, value) for kind, field, _, _, right in FIELDS for value in right]
+EACH = pytest.mark.parametrize(
+    ("kind", "field", "wanted", "wrong", "right"),
+    FIELDS,
+    ids=[f"{kind.__name__}.{field}" for kind, field, *_ in FIELDS],
+)
 
 
 def faults(**fields: Any) -> list[str]:
@@ -54,16 +57,19 @@ def faults(**fields: Any) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize(("kind", "field", "wanted", "value"), REFUSED)
-def test_a_value_that_cannot_be_meant_is_refused_by_name(kind: type, field: str, wanted: str, value: Any) -> None:
+@EACH
+def test_a_value_that_cannot_be_meant_is_refused_by_name(
+    kind: type, field: str, wanted: str, wrong: list[Any], right: list[Any]
+) -> None:
     name = kind.__name__.lower()
 
-    assert faults(**{name: kind(**{field: value})}) == [f"users: {name}.{field} must be {wanted}, not {value!r}"]
+    for value in wrong:
+        assert faults(**{name: kind(**{field: value})}) == [f"users: {name}.{field} must be {wanted}, not {value!r}"]
 
 
-@pytest.mark.parametrize(("kind", "field", "value"), TAKEN)
-def test_a_value_on_the_edge_is_taken(kind: type, field: str, value: Any) -> None:
-    assert faults(**{kind.__name__.lower(): kind(**{field: value})}) == []
+@EACH
+def test_a_value_on_the_edge_is_taken(kind: type, field: str, wanted: str, wrong: list[Any], right: list[Any]) -> None:
+    assert not [value for value in right if faults(**{kind.__name__.lower(): kind(**{field: value})})]
 
 
 def test_every_number_of_every_policy_is_looked_at() -> None:

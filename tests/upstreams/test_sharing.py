@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import StartStub
 from tests.stub import Answered, Gate
 from tests.upstreams.asking import Asking, asking, inbound, until
-from upstreams import GET, JSON, POST, Fault, Inbound, Request, Retry, Upstream
+from upstreams import FOLLOW, GET, JSON, POST, Fault, Inbound, Request, Retry, Upstream
 
 
 class User(msgspec.Struct):
@@ -114,6 +114,7 @@ def of(**headers: str) -> Inbound:
 
 DIFFERENT: dict[str, tuple[tuple[Request[Any], Inbound], tuple[Request[Any], Inbound]]] = {
     "path": ((GET("/a"), of()), (GET("/b"), of())),
+    "link": ((FOLLOW("/a"), of()), (GET("/a"), of())),
     "query": ((GET("/a", page=1), of()), (GET("/a", page=2), of())),
     "header": ((GET("/a", headers={"accept-language": "de"}), of()), (GET("/a"), of())),
     "body": ((POST("/a", json=1, safe=True), of()), (POST("/a", json=2, safe=True), of())),
@@ -127,7 +128,7 @@ DIFFERENT: dict[str, tuple[tuple[Request[Any], Inbound], tuple[Request[Any], Inb
 async def test_whatever_is_sent_differently_is_another_request(stub: StartStub, differing: str) -> None:
     server, gate = await stub("service"), Gate({})
     server.on("*", gate)
-    async with asking(Upstream(server.url, coalesce=True, forward_headers=("authorization",))) as one:
+    async with asking(Upstream(f"{server.url}/base", coalesce=True, forward_headers=("authorization",))) as one:
         asked = [asyncio.create_task(one.ask(request, of=client)) for request, client in DIFFERENT[differing]]
         await until(lambda: len(server.received) == 2)
         gate.open.set()
