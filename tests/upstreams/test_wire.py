@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import json
 import random
@@ -449,6 +450,23 @@ class TestAddresses:
     async def test_a_resolver_s_answer_that_is_no_address_is_not_resolved_further(self) -> None:
         async with wired(Upstream("http://name.test"), Names("localhost")) as wire:
             assert (await wire.ask())[0] is Fault.DESTINATION_IP_PROHIBITED
+
+
+@pytest.mark.parametrize(
+    ("number", "fault"),
+    [
+        (errno.ECONNREFUSED, Fault.CONNECTION_REFUSED),
+        (errno.EHOSTUNREACH, Fault.CONNECTION_REFUSED),
+        (errno.ENETUNREACH, Fault.CONNECTION_REFUSED),
+        (errno.ETIMEDOUT, Fault.CONNECTION_TIMEOUT),
+        (errno.EMFILE, Fault.CONNECTION_LIMIT_REACHED),
+        (errno.ENFILE, Fault.CONNECTION_LIMIT_REACHED),
+    ],
+    ids=lambda value: errno.errorcode[value] if isinstance(value, int) else None,
+)
+def test_why_no_connection_came_about_is_told_apart(number: int, fault: Fault) -> None:
+    nowhere: Any = None
+    assert fault_of(aiohttp.ClientConnectorError(nowhere, OSError(number, "reason"))) is fault
 
 
 class TestNames:

@@ -70,7 +70,7 @@ async def probe(table: Mapping[str, Upstream], request: Request[Any]) -> list[Pr
     """Ask every base URL of each upstream, all at once and each once."""
     asked = {f"{name}-{number}": (name, url) for name in table for number, url in enumerate(table[name].urls)}
     seen = _Seen()
-    once = {key: replace(table[name], url=url, retry=None) for key, (name, url) in asked.items()}
+    once = {key: replace(table[name], url=url, retry=None, hedge=None) for key, (name, url) in asked.items()}
     longest = max((upstream.timeout for upstream in table.values()), default=0.0)
     async with open_fleet(once, seen, via=conf().name) as fleet:
         deadline = Deadline.within(longest + _ROOM)
