@@ -1,6 +1,6 @@
 """What happens when upstreams fail, in figures: each measurement starts what it needs, is bounded, and stops it all.
 
-    python bench/failures.py [NAME ...] [--minutes 10]
+    python bench/failures.py [NAME ...] [--rate 100] [--minutes 10]
 
 Without a name all are made, one after another; the soak is the one that takes minutes. Ends with a table: the figure,
 what was measured, what is wanted, and whether it is `ok` or `short`. The exit code is 1 only if something could not be
@@ -39,7 +39,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # or what was started would go on
     measures: dict[str, tuple[Measure, float]] = {
         "flaky": (flaky.measure, _LONGEST),
-        "down": (down.measure, _LONGEST),
+        "down": (functools.partial(down.measure, options.rate), _LONGEST),
         "hedge": (hedge.measure, _LONGEST),
         "strays": (strays.measure, _LONGEST),
         "bomb": (bomb.measure, _LONGEST),
@@ -56,6 +56,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="flaky, down, hedge, strays, bomb or soak")
+    parser.add_argument("--rate", type=float, default=100.0, help="pages a second while one is down (default: 100)")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long the soak takes (default: 10)")
     return parser.parse_args()
 

@@ -19,6 +19,7 @@ from upstreams.guards import Guards, Pass
 from upstreams.inbound import new_span_id
 from upstreams.journal import Journal
 from upstreams.outcome import Attempt, Kind, Outcome
+from upstreams.policy import Retry
 from upstreams.request import header_value
 from upstreams.retry import LEAST_TIME, retry, retry_after, worth_retrying
 from upstreams.upstream import Upstream
@@ -150,7 +151,7 @@ class Client:
         return None if p95 is None else max(p95, _LEAST_HEDGE_DELAY)
 
     async def _hedged(self, call: Call, kind: Kind, delay: float) -> Attempt:
-        """Make an attempt and, when it is slow, one more: the first useful answer counts, the other is cancelled."""
+        """Make an attempt and, when it is slow, one more: the first final answer counts, the other is cancelled."""
         started = time.perf_counter()
         first = asyncio.create_task(self._try(call, kind))
         running = {first}
@@ -158,7 +159,7 @@ class Client:
             ended, _ = await asyncio.wait(running, timeout=delay)
             if not ended and call.deadline.remaining() > LEAST_TIME and self.guards.may_hedge():
                 running.add(asyncio.create_task(self._try(call, "hedge")))
-            return await _first_useful(running)
+            return await _first_final(running, self.upstream.retry or Retry())
         finally:
             if not first.done():  # it would have taken longer than this, which a percentile must not forget
                 self.guards.latencies.add(time.perf_counter() - started)
@@ -307,15 +308,15 @@ def _read_again(call: Call, attempt: Attempt) -> Attempt:
     return msgspec.structs.replace(attempt, value=value, absent=absent, fault=fault, detail=detail)
 
 
-async def _first_useful(running: Collection[asyncio.Task[Attempt]]) -> Attempt:
-    """Return the first attempt that ends without a fault, or the last to fail."""
+async def _first_final(running: Collection[asyncio.Task[Attempt]], policy: Retry) -> Attempt:
+    """Return the first attempt whose end another would not better, or the last to end."""
     pending = set(running)
     while True:
         ended, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         attempts = [task.result() for task in ended]
-        useful = next((attempt for attempt in attempts if attempt.fault is None), None)
-        if useful is not None or not pending:
-            return useful or attempts[-1]
+        final = next((each for each in attempts if each.sent and not worth_retrying(policy, each)), None)
+        if final is not None or not pending:
+            return final or attempts[-1]
 
 
 async def _reap(tasks: Collection[asyncio.Task[Attempt]]) -> None:

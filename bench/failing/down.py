@@ -17,7 +17,6 @@ from bench.failing.scene import Page, scene, steadily
 from bench.failing.services import Knobs
 from bench.figures import Figure, percentile
 
-_RATE = 100.0  # pages a second, every other one of all five upstreams
 _SICK = 4
 _NAME = "five"
 _WARM_UP = 5.0
@@ -64,15 +63,18 @@ class Seen:
         return percentile((page.took * 1000 for page in self.pages[name] if since <= page.at < until), 99)
 
 
-async def measure() -> list[Figure]:
-    """Load the gateway, take the upstream down and up again, and read in the log what came of it."""
+async def measure(rate: float) -> list[Figure]:
+    """Load the gateway, take the upstream down and up again, and read in the log what came of it.
+
+    `rate` is pages a second; every other one asks all five upstreams, the rest the four that stay well.
+    """
     with tempfile.TemporaryDirectory() as log:
-        seen = await _load(log)
+        seen = await _load(log, rate)
         lines = [line for line in _lines(Path(log)) if line.upstream == _NAME and line.ended >= seen.down]
     return _figures(seen, lines)
 
 
-async def _load(log: str) -> Seen:
+async def _load(log: str, rate: float) -> Seen:
     seen = Seen()
     ended = asyncio.Event()
 
@@ -81,7 +83,7 @@ async def _load(log: str) -> Seen:
         seen.pages[name].append(await on.page(name))
 
     async with scene(log) as on, asyncio.TaskGroup() as group:
-        group.create_task(steadily(_RATE, ask, ended))
+        group.create_task(steadily(rate, ask, ended))
         await _pass(_WARM_UP, "warming up")
         seen.warm = time.time()
         await _pass(_BEFORE, "all are well")

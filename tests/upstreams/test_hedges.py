@@ -52,8 +52,34 @@ async def test_an_answer_in_time_is_asked_for_once(stub: StartStub) -> None:
     assert [attempt.kind for attempt in one.notes.attempts] == ["first"]
 
 
+@pytest.mark.parametrize("status", [404, 409, 500])
+async def test_an_error_that_will_not_pass_is_an_answer_like_any_other(stub: StartStub, status: int) -> None:
+    server, gate = await slow_then(stub, Answered({}, status))
+    async with asking(Upstream(server.url, hedge=SOON, timeout=30.0)) as one:
+        outcome = await one.ask(GET("/"), within=60.0)
+        await gate.left.wait()
+
+    assert (outcome.fault, outcome.status, outcome.attempts) == (Fault.HTTP_RESPONSE_STATUS, status, 2)
+
+
+async def test_a_hedge_that_is_not_let_through_leaves_the_first_its_time(stub: StartStub) -> None:
+    server, gate = await stub("service"), Gate({"from": "first"})
+    server.on("/", gate)
+    async with asking(Upstream(server.url, hedge=SOON, max_concurrency=1, max_waiting=0, timeout=30.0)) as one:
+        asked = asyncio.create_task(one.ask(GET("/"), within=60.0))
+        await gate.arrived.wait()
+        budget = one.client.guards.budget
+        assert budget is not None
+        before = budget._tokens
+        await until(lambda: budget._tokens < before)
+        gate.open.set()
+        assert (await asked).ok
+
+    assert len(server.received) == 1
+
+
 async def test_a_hedge_that_fails_leaves_the_first_its_time(stub: StartStub) -> None:
-    server, gate = await slow_then(stub, Answered({}, 500))
+    server, gate = await slow_then(stub, Answered({}, 503))
     async with asking(Upstream(server.url, hedge=SOON, timeout=30.0)) as one:
         asked = asyncio.create_task(one.ask(GET("/"), dict[str, str]))
         await until(lambda: len(one.notes.attempts) == 1)
