@@ -10,13 +10,13 @@ from upstreams.policy import Budget
 class RetryBudget:
     """The tokens of one upstream in this worker. Live: prints how many are left.
 
-    Begins with what `burst` calls would earn, so that a cold worker may retry, and may not flood. `clock` is monotonic.
+    Begins full. `clock` is monotonic.
     """
 
     def __init__(self, policy: Budget, clock: Callable[[], float]) -> None:
         self._policy = policy
         self._clock = clock
-        self._tokens = min(max(policy.share * policy.burst, policy.floor), policy.burst)
+        self._tokens = float(policy.burst)
         self._since = clock()
 
     def __repr__(self) -> str:

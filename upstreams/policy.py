@@ -42,14 +42,14 @@ class Retry:
 class Budget:
     """How many attempts beyond each call's first an upstream is spared: retries and hedges together.
 
-    A token bucket in each worker. Every call whose first attempt succeeds earns `share` of a token, and every second
-    `floor` tokens; a retry or a hedge costs one; `burst` is the most that is kept. An upstream that fails all the time
-    thus gets no more than its calls, what had been kept, and the floor.
+    A token bucket in each worker. Every call whose first attempt does not fail earns `share` of a token, and every
+    second `floor` tokens; a retry or a hedge costs one; `burst` is the most that is kept, and what it begins with. An
+    upstream that fails all the time thus gets no more than its calls, what had been kept, and the floor.
     """
 
     share: float = 0.2
     floor: float = 1.0
-    burst: int = 50
+    burst: int = 10
 
     def faults(self) -> Iterator[str]:
         """Say what is wrong with these values, a sentence each."""

@@ -160,7 +160,7 @@ class TestBreaker:
 class TestBudget:
     async def test_retries_end_when_it_is_spent(self, stub: StartStub) -> None:
         server = (await stub("service")).on("*", BUSY)
-        upstream = Upstream(server.url, retry=AT_ONCE, breaker=None, budget=Budget(share=0.2, floor=0.0, burst=50))
+        upstream = Upstream(server.url, retry=AT_ONCE, breaker=None, budget=Budget(share=0.2, floor=0.0, burst=10))
         async with asking(upstream) as one:
             outcomes = [await one.ask(GET("/")) for _ in range(100)]
 
@@ -170,7 +170,7 @@ class TestBudget:
 
     async def test_calls_that_succeed_earn_it_back(self, stub: StartStub) -> None:
         server = (await stub("service")).on("/well", {}).on("/", BUSY)
-        upstream = Upstream(server.url, retry=AT_ONCE, breaker=None, budget=Budget(share=0.5, floor=0.0, burst=4))
+        upstream = Upstream(server.url, retry=AT_ONCE, breaker=None, budget=Budget(share=0.5, floor=0.0, burst=2))
         async with asking(upstream) as one:
             spent = [(await one.ask(GET("/"))).attempts for _ in range(3)]
             for _ in range(4):

@@ -127,6 +127,7 @@ async def test_without_a_token_there_is_none(stub: StartStub) -> None:
     server = (await stub("service")).on("/", Gate({}))
     budget = Budget(share=0.0, floor=0.0, burst=1)
     async with asking(Upstream(server.url, hedge=SOON, timeout=0.2, retry=None, budget=budget)) as one:
+        assert one.client.guards.afford()  # which is the last one
         assert (await one.ask(GET("/"))).fault is Fault.HTTP_RESPONSE_TIMEOUT
 
     assert len(server.received) == 1
