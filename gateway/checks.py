@@ -242,17 +242,22 @@ def _unsafe_hedge(function: Callable[..., Any], where: str, page: type) -> Itera
     """Refuse a hedge for what must not be sent twice."""
     for made in _calls_in(function):
         maker = _called(made.func, function.__globals__)
-        safe = maker in {GET, HEAD} or any(
-            keyword.arg == "safe" and isinstance(keyword.value, ast.Constant) and keyword.value.value is True
-            for keyword in made.keywords
-        )
-        if maker in _MAKERS.values() and not safe:
+        if maker in _MAKERS.values() and not _is_safe(made, maker):
             yield Error(
                 f"{where}: a {maker.__name__} is not hedged, for it would be sent twice.",
                 hint="Leave hedge out, or say safe=True of a POST that only reads.",
                 obj=page,
                 id="gateway.E007",
             )
+
+
+def _is_safe(made: ast.Call, maker: Callable[..., Any]) -> bool:
+    """Tell whether a request that is written like this only reads."""
+    says_so = any(
+        keyword.arg == "safe" and isinstance(keyword.value, ast.Constant) and keyword.value.value is True
+        for keyword in made.keywords
+    )
+    return maker in {GET, HEAD} or says_so
 
 
 def _calls_in(function: Callable[..., Any]) -> Iterator[ast.Call]:

@@ -23,9 +23,13 @@ class Bulkhead:
         """Show how full it is."""
         return f"<Bulkhead in_flight={self.in_flight} of {self.limit} waiting={self.waiting}>"
 
+    def is_free(self) -> bool:
+        """Tell whether there is a permit to be had at once."""
+        return not self._permits.locked()
+
     async def enter(self, until: float) -> bool:
         """Take a permit, first come first served; False if there is none by `until` (on the loop's clock)."""
-        if not self._permits.locked():
+        if self.is_free():
             await self._permits.acquire()
         elif not await self._waited(until):
             return False

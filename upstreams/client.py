@@ -52,6 +52,7 @@ class Client:
             **{name.lower(): value for name, value in upstream.headers.items()},
         }
         self._outliving: set[asyncio.Task[Attempt]] = set()
+        self._writes = 0
 
     def __repr__(self) -> str:
         """Show the live state: the protections, calls under way, and writes that outlived their page."""
@@ -59,7 +60,7 @@ class Client:
 
     async def send(self, call: Call) -> Outcome:
         """Make a call and return its outcome: whatever an upstream does is in it, and only cancellation is raised."""
-        attempt = await (self._share(call) if call.request.safe else self._run(call))
+        attempt = await (self._share(call) if call.request.safe else self._write(call))
         waits = attempt.fault is Fault.DESTINATION_UNAVAILABLE
         return Outcome(
             upstream=self.name,
@@ -81,6 +82,13 @@ class Client:
         finally:
             await self._session.close()
 
+    async def _write(self, call: Call) -> Attempt:
+        """Make a write, after which no read shares the answer of one that began before it."""
+        try:
+            return await self._run(call)
+        finally:
+            self._writes += 1
+
     async def _share(self, call: Call) -> Attempt:
         """Take the answer of an identical call that is under way, or make the call so that others can."""
         key = self._key(call)
@@ -91,16 +99,25 @@ class Client:
         return await self._flights.lead(key, call, lambda: self._run(call))
 
     async def _follow(self, call: Call, flight: Flight[Call, Attempt]) -> Attempt | None:
-        """Wait for another call's answer and read it; None if that call was cancelled, or had less time than this."""
+        """Wait for another call's answer and read it; None if that call was cancelled, or gave up for want of time."""
         leader = flight.leader
         self._journal.flight_joined(self.name, call.name, leader.name, leader.inbound.trace_id)
         try:
             attempt = await flight.landed(call.deadline)
         except TimeoutError:
             return self._unsent(call, Fault.DEADLINE_EXCEEDED)
-        if attempt is None or attempt.fault is Fault.DEADLINE_EXCEEDED:
+        if attempt is None or (leader.deadline < call.deadline and self._lacked_time(leader, attempt)):
             return None
         return attempt if attempt.answer is None else _read_again(call, attempt)
+
+    def _lacked_time(self, leader: Call, attempt: Attempt) -> bool:
+        """Tell whether a call might have ended better with more time: to be let through, to end, or to be retried."""
+        if attempt.fault in {Fault.DEADLINE_EXCEEDED, Fault.CONNECTION_LIMIT_REACHED}:
+            return True
+        policy = self.upstream.retry
+        if policy is None or leader.attempts >= policy.attempts or not worth_retrying(policy, attempt):
+            return False
+        return leader.deadline.remaining() <= max(attempt.retry_after or 0.0, policy.longest_wait) + LEAST_TIME
 
     def _key(self, call: Call) -> Hashable:
         """Return what makes two calls the same: all that is sent but the ids; of other clients only where allowed."""
@@ -109,6 +126,7 @@ class Client:
         request = call.request
         return (
             whose,
+            self._writes,
             request.method,
             request.target,
             request.link,
@@ -159,10 +177,11 @@ class Client:
             ended, _ = await asyncio.wait(running, timeout=delay)
             if not ended and call.deadline.remaining() > LEAST_TIME and self.guards.may_hedge():
                 running.add(asyncio.create_task(self._try(call, "hedge")))
-            return await _first_final(running, self.upstream.retry or Retry())
-        finally:
+            final = await _first_final(running, self.upstream.retry or Retry())
             if not first.done():  # it would have taken longer than this, which a percentile must not forget
                 self.guards.latencies.add(time.perf_counter() - started)
+            return final
+        finally:
             await _reap(running)
 
     async def _try(self, call: Call, kind: Kind) -> Attempt:
@@ -178,7 +197,7 @@ class Client:
             return self._unsent(call, Fault.DEADLINE_EXCEEDED)
         if call.request.link is not None and not self.guards.hosts.lead_to(call.request.link):
             return self._unsent(call, Fault.HTTP_REQUEST_DENIED, "the link does not lead to this upstream")
-        admitted = await self.guards.admit(call.deadline.at, call.host, call.request.link)
+        admitted = await self.guards.admit(call.deadline.at - LEAST_TIME, call.host, call.request.link)
         if isinstance(admitted, Fault):
             return self._unsent(call, admitted)
         trip = Trip()
@@ -290,6 +309,8 @@ class Client:
             async with asyncio.timeout_at(call.deadline.at):
                 return await asyncio.shield(task)
         except TimeoutError:
+            if task.done():
+                return task.result()
             return self._unsent(call, Fault.DEADLINE_EXCEEDED, _OUTLIVING if trip.sent else None)
         finally:
             if not trip.sent:
@@ -309,14 +330,16 @@ def _read_again(call: Call, attempt: Attempt) -> Attempt:
 
 
 async def _first_final(running: Collection[asyncio.Task[Attempt]], policy: Retry) -> Attempt:
-    """Return the first attempt whose end another would not better, or the last to end."""
+    """Return the first attempt whose end another would not better, or the last to end of those that were begun."""
     pending = set(running)
-    while True:
+    others: list[Attempt] = []
+    while pending:
         ended, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        attempts = [task.result() for task in ended]
-        final = next((each for each in attempts if each.sent and not worth_retrying(policy, each)), None)
-        if final is not None or not pending:
-            return final or attempts[-1]
+        for attempt in [task.result() for task in ended]:
+            if attempt.begun and not worth_retrying(policy, attempt):
+                return attempt
+            others.append(attempt)
+    return next((attempt for attempt in reversed(others) if attempt.begun), others[-1])
 
 
 async def _reap(tasks: Collection[asyncio.Task[Attempt]]) -> None:

@@ -21,11 +21,12 @@ _UNSUPPORTED = frozenset({501, 505})  # statuses of 500 and above that tell of o
 class Pass:
     """What one attempt was let through with, given back once when it has ended."""
 
-    __slots__ = ("_guards", "_permit", "host")
+    __slots__ = ("_ejections", "_guards", "_permit", "host")
 
     def __init__(self, guards: Guards, permit: int, host: Host) -> None:
         self._guards = guards
         self._permit = permit
+        self._ejections = host.ejections
         self.host = host
         host.pending += 1
 
@@ -34,10 +35,11 @@ class Pass:
         guards = self._guards
         self.host.pending -= 1
         guards.bulkhead.leave()
-        failed = None if attempt is None else is_failure(attempt)
+        failed = None if attempt is None else guards.judge(attempt)
         duration = 0.0 if attempt is None else attempt.duration
         guards.breaker.record(self._permit, failed=failed, duration=duration)
-        guards.hosts.record(self.host, failed=failed)
+        if self.host.ejections == self._ejections:  # what began before the host was left out says nothing of it after
+            guards.hosts.record(self.host, failed=failed)
         if failed is False and attempt is not None and attempt.kind != "hedge":
             guards.latencies.add(attempt.duration)
 
@@ -47,7 +49,9 @@ class Guards:
 
     def __init__(self, name: str, upstream: Upstream, journal: Journal) -> None:
         clock = asyncio.get_running_loop().time
-        self.breaker = _breaker(name, upstream, journal)
+        given = upstream.breaker.slow_after if upstream.breaker is not None else None
+        self.slow_after = given or _SLOW * upstream.timeout
+        self.breaker = _breaker(name, upstream, self.slow_after, journal)
         self.bulkhead = Bulkhead(upstream.max_concurrency, upstream.max_waiting, upstream.max_wait)
         self.budget = RetryBudget(upstream.budget, clock) if upstream.budget is not None else None
         self.latencies = Latencies()
@@ -64,24 +68,29 @@ class Guards:
 
     async def admit(self, until: float, avoid: Host | None, link: str | None = None) -> Pass | Fault:
         """Let an attempt through by `until` (on the loop's clock), or say why not. A `link` may name its host."""
-        permit = self.breaker.permit()
-        if permit is None:
+        if self.breaker.wait() > 0:
             return Fault.DESTINATION_UNAVAILABLE
-        entered = False
-        try:
-            entered = await self.bulkhead.enter(until)
-        finally:
-            if not entered:
-                self.breaker.record(permit, failed=None, duration=0.0)
-        return Pass(self, permit, self.hosts.pick(avoid, link)) if entered else Fault.CONNECTION_LIMIT_REACHED
+        if not await self.bulkhead.enter(until):
+            return Fault.CONNECTION_LIMIT_REACHED
+        permit = self.breaker.permit()  # not before: it may have changed while this one waited
+        if permit is None:
+            self.bulkhead.leave()
+            return Fault.DESTINATION_UNAVAILABLE
+        return Pass(self, permit, self.hosts.pick(avoid, link))
+
+    def judge(self, attempt: Attempt) -> bool | None:
+        """Tell whether an attempt speaks against the upstream; so does one that was slow when the deadline cut it."""
+        if attempt.fault is Fault.DEADLINE_EXCEEDED and attempt.duration > self.slow_after:
+            return True
+        return is_failure(attempt)
 
     def afford(self) -> bool:
         """Take from the budget what one more attempt costs; False if it is spent."""
         return self.budget is None or self.budget.spend()
 
     def may_hedge(self) -> bool:
-        """Take from the budget what a hedge costs, unless the upstream has troubles enough."""
-        return self.breaker.state is State.CLOSED and self.afford()
+        """Take from the budget what a hedge costs, unless the upstream has troubles enough, or others wait for it."""
+        return self.breaker.state is State.CLOSED and self.bulkhead.is_free() and self.afford()
 
     def learn(self, attempt: Attempt) -> None:
         """Take note of a call's first attempt: one that did not fail earns the right to later ones."""
@@ -101,11 +110,10 @@ def is_failure(attempt: Attempt) -> bool | None:
     return True if fault.blames else None
 
 
-def _breaker(name: str, upstream: Upstream, journal: Journal) -> Breaking:
+def _breaker(name: str, upstream: Upstream, slow_after: float, journal: Journal) -> Breaking:
     def changed(former: State, state: State, reason: str, time: float | None) -> None:
         journal.breaker_changed(name, former.value, state.value, reason, time)
 
     if upstream.breaker is None:
         return AlwaysClosed(changed)
-    slow_after = upstream.breaker.slow_after or _SLOW * upstream.timeout
     return CircuitBreaker(upstream.breaker, slow_after, asyncio.get_running_loop().time, changed)

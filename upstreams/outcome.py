@@ -42,6 +42,11 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: bool = False
 
     @property
+    def begun(self) -> bool:
+        """Whether it was let through at all; what was refused here is told like an attempt, and is none."""
+        return bool(self.span_id)
+
+    @property
     def body_bytes(self) -> int:
         """The size of the answer's body, decompressed."""
         return len(self.answer.body) if self.answer is not None else 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 _MAX_STATUS = 599
 _MIN_STATUS = 400
+_SHORTEST_WINDOW = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +92,8 @@ class Breaker:
             value = getattr(self, name)
             if not (is_number(value) and 0 < value <= 1):
                 yield f"breaker.{name} must be above 0 and at most 1, not {value!r}"
-        if not (is_number(self.window) and self.window > 0):
-            yield f"breaker.window must be above 0 seconds, not {self.window!r}"
+        if not (is_number(self.window) and self.window >= _SHORTEST_WINDOW):
+            yield f"breaker.window must be {_SHORTEST_WINDOW:g} seconds or more, not {self.window!r}"
         if self.slow_after is not None and not (is_number(self.slow_after) and self.slow_after > 0):
             yield f"breaker.slow_after must be above 0 seconds, not {self.slow_after!r}"
         if not (is_number(self.longest_open_time) and self.longest_open_time > 0):

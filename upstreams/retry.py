@@ -36,14 +36,18 @@ async def retry(
 ) -> Attempt:
     """Go on from a failed first attempt until one succeeds, or none is left, or the next would miss the deadline.
 
-    Returns the last attempt made. `turn` makes an attempt; `afford` takes what it costs from the budget, or says no;
-    `scheduled` is told of each wait, in seconds. tenacity costs more than a whole attempt's bookkeeping, so it is
-    entered only here, and is handed the first attempt as its own.
+    Returns the last attempt that was begun: what the upstream said counts, not that it was left alone after that.
+    `turn` makes an attempt; `afford` takes what it costs from the budget, or says no; `scheduled` is told of each wait,
+    in seconds. tenacity costs more than a whole attempt's bookkeeping, so it is entered only here, and is handed the
+    first attempt as its own.
     """
-    replay: list[Attempt] = [first]
+    replay, begun = [first], first
 
     async def next_turn() -> Attempt:
-        return replay.pop() if replay else await turn()
+        nonlocal begun
+        attempt = replay.pop() if replay else await turn()
+        begun = attempt if attempt.begun else begun
+        return attempt
 
     # One controller a call: tenacity keeps the state of a run on it.
     controller = tenacity.AsyncRetrying(
@@ -54,7 +58,8 @@ async def retry(
         before_sleep=lambda state: scheduled(_last(state), state.upcoming_sleep),
         retry_error_callback=_last,
     )
-    return await controller(next_turn)
+    await controller(next_turn)
+    return begun
 
 
 def retry_after(value: str | None) -> float | None:

@@ -25,6 +25,9 @@ RESERVED_HEADERS = frozenset(
 )  # fmt: skip
 
 
+#: Headers that a request has anyhow.
+_SPOKEN_FOR = frozenset({"accept", "authorization", "content-type", "user-agent"})
+
 #: Addresses that only lead to this machine's own network devices or to a cloud's metadata service, and to no one host.
 LINK_LOCAL = (
     "0.0.0.0/8", "169.254.0.0/16", "100.100.100.200/32", "192.0.0.192/32", "224.0.0.0/4", "255.255.255.255/32",
@@ -121,9 +124,15 @@ class Upstream:
     def _header_faults(self) -> Iterator[str]:
         yield from _headers_faults(self.headers)
         yield from _header_names_faults(self.forward_headers)
-        for name in (self.idempotency_header, self.deadline_header):
+        named = {"idempotency_header": self.idempotency_header, "deadline_header": self.deadline_header}
+        for option, name in named.items():
             if name is not None:
                 yield from _header_name_faults(name)
+                if str(name).lower() in _SPOKEN_FOR:
+                    yield f"{option} cannot be {name!r}, which says something else"
+        first, second = (str(name).lower() for name in named.values())
+        if first == second != "none":
+            yield f"idempotency_header and deadline_header must be two, not both {self.deadline_header!r}"
 
 
 class UpstreamTableError(ValueError):

@@ -458,6 +458,26 @@ class NoHedge(AggregateView):
         return GET("/users")
 
 
+class Unhashable(list[int]):
+    """What may stand in a call method like any other global that can be called."""
+
+    def __call__(self, given: int) -> int:
+        return given
+
+
+same = Unhashable()
+
+
+class HedgedWithHelp(AggregateView):
+    @call("users", hedge=Hedge())
+    def read(self, user_id: int) -> Request[JSON]:
+        return GET("/users/{id}", id=same(user_id))
+
+
+def test_whatever_a_hedged_call_calls_is_looked_at_without_harm() -> None:
+    assert check(path("<int:user_id>", HedgedWithHelp.as_view())) == []
+
+
 def test_hedges_that_can_be_meant_are_fine() -> None:
     assert check(path("<int:user_id>", Hedged.as_view())) == []
 

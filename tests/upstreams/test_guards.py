@@ -80,10 +80,48 @@ class TestBreaker:
 
         assert [(outcome.fault, outcome.attempts) for outcome in outcomes] == [
             (Fault.HTTP_RESPONSE_STATUS, 3),
-            (Fault.DESTINATION_UNAVAILABLE, 2),
+            (Fault.HTTP_RESPONSE_STATUS, 2),
             (Fault.DESTINATION_UNAVAILABLE, 0),
         ]
         assert len(server.received) == 5
+
+    async def test_what_the_upstream_said_stands_when_its_retry_is_not_let_through(self, stub: StartStub) -> None:
+        server = (await stub("service")).on("/", BUSY)
+        breaker = Breaker(minimum_calls=1)
+        async with asking(Upstream(server.url, breaker=breaker, passthrough=(503,), retry=AT_ONCE)) as one:
+            outcome = await one.ask(GET("/"))
+
+        assert (outcome.fault, outcome.status, outcome.passthrough) == (Fault.HTTP_RESPONSE_STATUS, 503, True)
+        assert len(server.received) == 1
+
+    async def test_who_waited_while_it_opened_is_not_let_through(self, stub: StartStub) -> None:
+        server, gate = await stub("service"), Gate(BROKEN)
+        server.on("/", gate)
+        breaker = Breaker(minimum_calls=2)
+        upstream = Upstream(server.url, max_concurrency=2, max_wait=9.0, timeout=30.0, breaker=breaker, retry=None)
+        async with asking(upstream) as one:
+            asked = [asyncio.create_task(one.ask(GET("/"), within=60.0)) for _ in range(20)]
+            await until(lambda: one.client.guards.bulkhead.waiting == 18)
+            gate.open.set()
+            outcomes = await asyncio.gather(*asked)
+
+        assert len(server.received) == 2
+        assert Counter(outcome.fault for outcome in outcomes) == {
+            Fault.HTTP_RESPONSE_STATUS: 2,
+            Fault.DESTINATION_UNAVAILABLE: 18,
+        }
+
+    async def test_an_attempt_that_was_slow_when_the_deadline_cut_it_speaks_against_the_upstream(
+        self, stub: StartStub
+    ) -> None:
+        server = (await stub("service")).on("*", Gate({}))
+        upstream = Upstream(server.url, timeout=30.0, breaker=Breaker(minimum_calls=5, slow_after=0.05))
+        async with asking(upstream) as one:
+            asked = [one.ask(GET("/{n}", n=n), within=0.2) for n in range(5)]
+            outcomes = await asyncio.gather(*asked)
+            assert one.client.guards.breaker.state is State.OPEN
+
+        assert {outcome.fault for outcome in outcomes} == {Fault.DEADLINE_EXCEEDED}
 
     async def test_it_closes_when_its_probes_succeed(self, stub: StartStub) -> None:
         server = (await stub("service")).on("/", Turns([BROKEN] * 5 + [{}]))
@@ -211,6 +249,19 @@ class TestBulkhead:
             first = asyncio.create_task(one.ask(GET("/first"), within=60.0))
             await gate.arrived.wait()
             assert (await one.ask(GET("/second"), within=60.0)).fault is Fault.CONNECTION_LIMIT_REACHED
+            gate.open.set()
+            assert (await first).ok
+
+    async def test_nobody_waits_for_so_long_that_an_attempt_could_not_end(self, stub: StartStub) -> None:
+        server, gate = await stub("service"), Gate({})
+        server.on("*", gate)
+        async with asking(Upstream(server.url, max_concurrency=1, max_wait=30.0, timeout=30.0)) as one:
+            first = asyncio.create_task(one.ask(GET("/first"), within=60.0))
+            await gate.arrived.wait()
+            until_ = asyncio.get_running_loop().time() + 0.05
+            refused = await one.client.guards.admit(until_, None)
+            assert refused is Fault.CONNECTION_LIMIT_REACHED
+            assert asyncio.get_running_loop().time() >= until_
             gate.open.set()
             assert (await first).ok
 

@@ -62,7 +62,7 @@ async def test_an_error_that_will_not_pass_is_an_answer_like_any_other(stub: Sta
     assert (outcome.fault, outcome.status, outcome.attempts) == (Fault.HTTP_RESPONSE_STATUS, status, 2)
 
 
-async def test_a_hedge_that_is_not_let_through_leaves_the_first_its_time(stub: StartStub) -> None:
+async def test_there_is_none_while_all_permits_are_taken(stub: StartStub) -> None:
     server, gate = await stub("service"), Gate({"from": "first"})
     server.on("/", gate)
     async with asking(Upstream(server.url, hedge=SOON, max_concurrency=1, max_waiting=0, timeout=30.0)) as one:
@@ -70,12 +70,25 @@ async def test_a_hedge_that_is_not_let_through_leaves_the_first_its_time(stub: S
         await gate.arrived.wait()
         budget = one.client.guards.budget
         assert budget is not None
-        before = budget._tokens
-        await until(lambda: budget._tokens < before)
+        later = asyncio.get_running_loop().time() + 0.06  # three times as long as a hedge waits
+        await until(lambda: asyncio.get_running_loop().time() > later)
+        assert repr(budget) == "<RetryBudget 10.0 of 10>"
         gate.open.set()
         assert (await asked).ok
 
     assert len(server.received) == 1
+
+
+async def test_callers_who_leave_are_no_measure_of_an_upstream(stub: StartStub) -> None:
+    server, gate = await stub("service"), Gate({})
+    server.on("*", gate)
+    async with asking(Upstream(server.url, hedge=Hedge(after=20.0), timeout=30.0)) as one:
+        asked = [asyncio.create_task(one.ask(GET("/{n}", n=n), within=60.0)) for n in range(9)]
+        await until(lambda: len(server.received) == 9)
+        for task in asked:
+            task.cancel()
+        await asyncio.wait(asked)
+        assert repr(one.client.guards.latencies) == "<Latencies of 0 p95=None>"
 
 
 async def test_a_hedge_that_fails_leaves_the_first_its_time(stub: StartStub) -> None:

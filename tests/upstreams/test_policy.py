@@ -24,7 +24,7 @@ FIELDS: list[tuple[type, str, str, list[Any], list[Any]]] = [
     (Breaker, "successes", "1 or more", [0, -1, 1.5, "3", None, True], [1, 10]),
     (Breaker, "failure_rate", "above 0 and at most 1", [0, -0.5, 1.1, 50, NAN, "0.5", None, True], [0.001, 1]),
     (Breaker, "slow_rate", "above 0 and at most 1", [0, -0.5, 1.1, 80, NAN, "0.8", None, True], [0.001, 1]),
-    (Breaker, "window", "above 0 seconds", [0, -10, NAN, INFINITE, "10", None, True], [0.1, 3600]),
+    (Breaker, "window", "0.001 seconds or more", [0, 5e-324, -10, NAN, INFINITE, "10", None, True], [0.1, 3600]),
     (Breaker, "slow_after", "above 0 seconds", [0, -1, NAN, INFINITE, "1", True], [0.001, 1.0, None]),
     (Breaker, "longest_open_time", "above 0 seconds", [0, -60, NAN, INFINITE, "60", None, True], [5, 3600]),
     (Breaker, "open_time", "above 0 and at most longest_open_time", [0, -5, 61, NAN, "5", None, True], [0.1, 60]),

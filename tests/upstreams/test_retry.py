@@ -20,10 +20,12 @@ DAY = 86400.0
 def failed(
     fault: Fault = Fault.CONNECTION_TERMINATED, status: int | None = None, asked: float | None = None
 ) -> Attempt:
-    return Attempt(number=1, span_id="", start=0.0, duration=0.0, fault=fault, status=status, retry_after=asked)
+    return Attempt(
+        number=1, span_id="00f067aa0ba902b7", start=0.0, duration=0.0, fault=fault, status=status, retry_after=asked
+    )
 
 
-FINE = Attempt(number=1, span_id="", start=0.0, duration=0.0, status=200)
+FINE = Attempt(number=1, span_id="00f067aa0ba902b7", start=0.0, duration=0.0, status=200)
 
 
 class Turns:
@@ -147,6 +149,13 @@ class TestRetry:
 
         assert (turns.made, len(turns.waits)) == (budget, budget)
         assert last.fault is Fault.CONNECTION_TERMINATED
+
+    async def test_an_attempt_that_was_not_let_through_leaves_the_one_before_it(self) -> None:
+        refused = Attempt(number=1, span_id="", start=0.0, duration=0.0, fault=Fault.DESTINATION_UNAVAILABLE)
+        busy, turns = failed(Fault.HTTP_RESPONSE_STATUS, 503), Turns(refused)
+
+        assert await turns.after(busy, Retry(attempts=9, first_wait=0.0, longest_wait=0.0)) is busy
+        assert turns.made == 1
 
     async def test_what_is_not_tried_again_for_want_of_time_costs_nothing(self) -> None:
         turns = Turns(FINE, budget=5)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from tests.conftest import StartStub
-from tests.stub import Answered, Gate
+from tests.stub import Answered, Gate, Received, Turns
 from tests.upstreams.asking import Asking, asking, inbound, until
 from upstreams import FOLLOW, GET, JSON, POST, Fault, Inbound, Request, Retry, Upstream
 
@@ -216,6 +216,58 @@ async def test_a_leader_s_shorter_deadline_is_not_the_followers(stub: StartStub)
         await until(lambda: len(server.received) == 2)
         gate.open.set()
         assert (await patient).ok
+
+
+async def test_a_leader_who_has_no_time_to_retry_leaves_that_to_the_followers(stub: StartStub) -> None:
+    server, gate = await stub("service"), Gate(Answered({}, 503, {"Retry-After": "1"}))
+    server.on("/", Turns([gate, {}]))
+    async with asking(Upstream(server.url, coalesce=True, timeout=30.0)) as one:
+        hasty = asyncio.create_task(one.ask(GET("/"), within=0.9))
+        await gate.arrived.wait()
+        patient = asyncio.create_task(one.ask(GET("/"), within=60.0))
+        await until(lambda: one.notes.joined)
+        gate.open.set()
+        assert (await hasty).status == 503
+        assert (await patient).ok
+
+
+async def test_a_leader_who_could_not_wait_for_a_permit_leaves_that_to_the_followers(stub: StartStub) -> None:
+    server, gate = await stub("service"), Gate({})
+    server.on("*", gate)
+    async with asking(Upstream(server.url, coalesce=True, timeout=30.0, max_concurrency=1, max_wait=30.0)) as one:
+        other = asyncio.create_task(one.ask(GET("/other"), within=60.0))
+        await gate.arrived.wait()
+        hasty = asyncio.create_task(one.ask(GET("/"), within=0.1))
+        await until(lambda: one.client.guards.bulkhead.waiting)
+        patient = asyncio.create_task(one.ask(GET("/"), within=60.0))
+        assert (await hasty).fault is Fault.CONNECTION_LIMIT_REACHED
+        gate.open.set()
+        assert (await patient).ok
+        assert (await other).ok
+
+
+async def test_a_read_after_a_write_does_not_share_one_from_before_it(stub: StartStub) -> None:
+    server, gate, cart = await stub("service"), Gate(None), {"items": 0}
+
+    async def read(asked: Received) -> dict[str, int]:
+        seen = dict(cart)
+        if len(server.asked("/cart")) == 1:
+            await gate(asked)
+        return seen
+
+    async def add(_: Received) -> dict[str, int]:
+        cart["items"] += 1
+        return {}
+
+    server.on("/cart", read).on("/add", add)
+    async with asking(Upstream(server.url, timeout=30.0)) as one:
+        page = inbound()
+        before = asyncio.create_task(one.ask(GET("/cart"), dict[str, int], of=page, within=60.0))
+        await gate.arrived.wait()
+        assert (await one.ask(POST("/add"), of=page)).ok
+        after = await one.ask(GET("/cart"), dict[str, int], of=page)
+        gate.open.set()
+        assert ((await before).value, after.value) == ({"items": 0}, {"items": 1})
 
 
 async def test_errors_are_shared_while_they_are_made_and_not_kept(stub: StartStub) -> None:

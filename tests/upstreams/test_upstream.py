@@ -159,6 +159,16 @@ def test_what_may_be_secret_in_a_url_is_never_printed(url: str) -> None:
         ({"forward_headers": (1,)}, "1 is not a header name"),
         ({"idempotency_header": ""}, "'' is not a header name"),
         ({"idempotency_header": True}, "True is not a header name"),
+        ({"deadline_header": "time left"}, "'time left' is not a header name"),
+        ({"deadline_header": "Accept"}, "deadline_header cannot be 'Accept', which says something else"),
+        (
+            {"idempotency_header": "content-type"},
+            "idempotency_header cannot be 'content-type', which says something else",
+        ),
+        (
+            {"idempotency_header": "X-Both", "deadline_header": "x-both"},
+            "idempotency_header and deadline_header must be two, not both 'x-both'",
+        ),
         ({"passthrough": 404}, "passthrough must be a tuple of statuses, not 404"),
         ({"passthrough": (200,)}, "passthrough holds 200, which is no error status (400 to 599)"),
         ({"passthrough": (600,)}, "passthrough holds 600, which is no error status (400 to 599)"),
