@@ -32,7 +32,11 @@ logger = logging.getLogger(__name__)
 
 
 class Client:
-    """Speaks to one upstream: `send` is all there is to it. Live: prints what it is busy with."""
+    """Speaks to one upstream: `send` is all there is to it. Live: prints what it is busy with.
+
+    A call goes down through `_share` (or `_write`), `_run` for its retries, `_turn` for a hedge, `_try` for the free
+    repeat, `_admitted` for the guards, and `_attempt` for the wire; `_outlive` stands between the last two for a write.
+    """
 
     def __init__(
         self, name: str, upstream: Upstream, session: aiohttp.ClientSession, journal: Journal, via: str
