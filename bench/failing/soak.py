@@ -82,8 +82,8 @@ def _figures(samples: list[Sample]) -> Iterator[Figure]:
         yield Figure(
             f"{name}: least in the first third and in the last",
             f"{min(former)} and {min(latter)} (most: {max(former)} and {max(latter)})",
-            f"the same, {_MOST_MORE} more or less",
-            ok=abs(min(latter) - min(former)) <= _MOST_MORE,
+            f"at most {_MOST_MORE} more",
+            ok=min(latter) - min(former) <= _MOST_MORE,
         )
         yield Figure(f"{name} by tenths", " ".join(f"{_usual(name, part):g}" for part in _tenths(samples)))
 
