@@ -15,6 +15,8 @@ from upstreams.outcome import Attempt
 from upstreams.upstream import Upstream
 
 _SLOW: float = 0.8  # of the timeout: what takes that long is about to fail
+#: Answers that are of no use to one call, and show that the service answers.
+_ANSWERED = frozenset({Fault.BODY_MALFORMED, Fault.BODY_MISMATCH, Fault.HTTP_RESPONSE_BODY_SIZE})
 _UNSUPPORTED = frozenset({501, 505})  # statuses of 500 and above that tell of one request, not of the service
 
 
@@ -89,8 +91,9 @@ class Guards:
         return self.budget is None or self.budget.spend()
 
     def may_hedge(self) -> bool:
-        """Take from the budget what a hedge costs, unless the upstream has troubles enough, or others wait for it."""
-        return self.breaker.state is State.CLOSED and self.bulkhead.is_free() and self.afford()
+        """Take from the budget what a hedge costs, if there is one, and the upstream has not troubles enough."""
+        calm = self.breaker.state is State.CLOSED and self.bulkhead.is_free()
+        return calm and self.budget is not None and self.budget.spend()
 
     def learn(self, attempt: Attempt) -> None:
         """Take note of a call's first attempt: one that did not fail earns the right to later ones."""
@@ -105,7 +108,7 @@ def is_failure(attempt: Attempt) -> bool | None:
         return None
     if fault is Fault.HTTP_RESPONSE_STATUS and attempt.status is not None:
         return attempt.status >= 500 and attempt.status not in _UNSUPPORTED
-    if fault is None:
+    if fault is None or fault in _ANSWERED:
         return False
     return True if fault.blames else None
 

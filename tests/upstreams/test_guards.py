@@ -35,8 +35,9 @@ class TestIsFailure:
         assert is_failure(attempt(Fault.HTTP_RESPONSE_STATUS, status)) is failed
 
     @pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.HTTP_RESPONSE_STATUS])
-    def test_a_fault_does_if_its_row_blames_and_else_says_nothing(self, fault: Fault) -> None:
-        assert is_failure(attempt(fault)) is (True if fault.blames else None)
+    def test_a_fault_does_if_its_row_blames_and_not_if_it_is_an_answer_all_the_same(self, fault: Fault) -> None:
+        of_one_call = {Fault.BODY_MALFORMED, Fault.BODY_MISMATCH, Fault.HTTP_RESPONSE_BODY_SIZE}
+        assert is_failure(attempt(fault)) is (True if fault.blames else False if fault in of_one_call else None)
 
     def test_a_useful_answer_speaks_for_it(self) -> None:
         assert is_failure(attempt(status=200)) is False
@@ -173,6 +174,18 @@ class TestBreaker:
 
         assert {outcome.fault for outcome in outcomes} == {Fault.BODY_MISMATCH}
         assert len(raw.requests) == 9
+
+    async def test_answers_of_no_use_to_one_call_close_it_again(self, stub: StartStub) -> None:
+        server = (await stub("service")).on("/", Turns([BROKEN] * 5 + [[]]))
+        policy = Breaker(minimum_calls=5, open_time=0.02, longest_open_time=0.02)
+        async with asking(Upstream(server.url, breaker=policy, retry=None)) as one:
+            for _ in range(5):
+                await one.ask(GET("/"))
+            await until(lambda: not one.client.guards.breaker.wait())
+            outcomes = [await one.ask(GET("/"), dict[str, int]) for _ in range(3)]
+            assert one.client.guards.breaker.state is State.CLOSED
+
+        assert {outcome.fault for outcome in outcomes} == {Fault.BODY_MISMATCH}
 
     async def test_forced_open_it_lets_nothing_through_until_it_is_left_to_itself(self, stub: StartStub) -> None:
         server = (await stub("service")).on("/", {})

@@ -146,6 +146,14 @@ async def test_without_a_token_there_is_none(stub: StartStub) -> None:
     assert len(server.received) == 1
 
 
+async def test_without_a_budget_there_is_none_either(stub: StartStub) -> None:
+    server = (await stub("service")).on("/", Gate({}))
+    async with asking(Upstream(server.url, timeout=0.2, retry=None, budget=None)) as one:
+        assert (await one.ask(GET("/"), hedge=SOON)).fault is Fault.HTTP_RESPONSE_TIMEOUT
+
+    assert len(server.received) == 1
+
+
 async def test_a_breaker_that_is_half_open_is_not_asked_twice(stub: StartStub) -> None:
     server = (await stub("service")).on("/bad", Answered({}, 500)).on("/", Gate({}))
     breaker = Breaker(minimum_calls=1, open_time=0.01, longest_open_time=0.01)
