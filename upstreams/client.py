@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 
 from upstreams.call import Call, Reading
+from upstreams.connections import Trip
 from upstreams.fault import Fault
 from upstreams.flights import Flight, Flights
 from upstreams.guards import Guards, Pass
@@ -23,7 +24,7 @@ from upstreams.policy import Retry
 from upstreams.request import header_value
 from upstreams.retry import LEAST_TIME, retry, retry_after, worth_retrying
 from upstreams.upstream import Upstream
-from upstreams.wire import Answer, Trip, exchange, fault_of, timeout_fault
+from upstreams.wire import Answer, exchange, fault_of, timeout_fault
 
 _OUTLIVING: Final = "the write goes on until its own timeout"
 _LEAST_HEDGE_DELAY: Final = 0.05

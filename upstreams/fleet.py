@@ -8,10 +8,10 @@ from typing import Protocol
 
 from upstreams.call import Call
 from upstreams.client import Client
+from upstreams.connections import open_session
 from upstreams.journal import Journal
 from upstreams.outcome import Outcome
 from upstreams.upstream import Upstream, check_table
-from upstreams.wire import open_session
 
 
 class Sender(Protocol):

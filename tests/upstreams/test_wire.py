@@ -39,7 +39,8 @@ from tests.chaos import (
 from tests.logs import CANARY
 from tests.upstreams.asking import Asking, asking, until
 from upstreams import GET, HEAD, JSON, POST, Fault, Outcome, Reply, Retry, Upstream
-from upstreams.wire import Answer, Trip, exchange, fault_of, open_session, timeout_fault
+from upstreams.connections import Trip, open_session
+from upstreams.wire import Answer, exchange, fault_of, timeout_fault
 
 TWICE = Retry(attempts=2, first_wait=0.0, longest_wait=0.0)
 TEXT = json.dumps({"name": "x" * 4000}).encode()
@@ -745,7 +746,7 @@ def netrc(tmp_path: Path) -> Path:
 
 
 class TestCanaries:
-    """What upstreams/wire.py takes for granted of aiohttp, private names included. A release may change any of it."""
+    """What connections.py and wire.py take for granted of aiohttp, private names too. Any release may change it."""
 
     @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "POST"])
     @pytest.mark.parametrize("end", [fin, rst], ids=["fin", "rst"])
