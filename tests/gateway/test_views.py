@@ -40,7 +40,7 @@ async def soon(*events: asyncio.Event) -> None:
 
 
 class Page(AggregateView):
-    deadline = 1.0
+    deadline = SLOW
 
     @call("users", passthrough=(404,))
     def user(self) -> Request[User]:
@@ -52,7 +52,7 @@ class Page(AggregateView):
 
 
 async def view(request: HttpRequest) -> HttpResponse:
-    async with fan_out(request, deadline=1.0) as fan:
+    async with fan_out(request, deadline=SLOW) as fan:
         user = fan.call("users", GET("/me"), User, passthrough=(404,), name="user")
         feed = fan.call("feed", GET("/feed"), optional=True)
         return fan.answer({"user": await user, "feed": await feed})
