@@ -15,7 +15,9 @@ from gateway.log.redact import redact, safe_repr
 
 SCHEMA: Final = 1
 #: What the log says itself about a line; nobody's field takes their place.
-HEAD: Final = frozenset({"timestamp", "level", "event", "schema", "trace_id", "request_id"})
+HEAD: Final = frozenset(
+    {"timestamp", "level", "event", "schema", "trace_id", "request_id", "service.instance.id", "seq"}
+)
 
 _encoder: Final = msgspec.json.Encoder(enc_hook=safe_repr)
 # Beside what JSON escapes: what ends a line for some readers, moves a terminal's cursor, or turns text around.

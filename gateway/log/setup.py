@@ -16,30 +16,35 @@ import structlog
 from django.core.exceptions import ImproperlyConfigured
 
 from gateway.log import events
+from gateway.log.files import Limits
 from gateway.log.lines import LEVELS, holding, lines, writer
 from gateway.log.outputs import File, Stream
 from gateway.log.records import Records, exceptions
 from gateway.log.render import encode, mask, stamp
-from gateway.log.terminal import terminal
 from gateway.log.writer import Queue, Sink
+from inspection.showing.lines import terminal
 
 __all__ = ["configure", "holding", "writer"]
 
 _STEPS: Final = ("all", "problems")
-_OPTIONS: Final = frozenset({"level", "dir", "steps"})
+_OPTIONS: Final = frozenset({"level", "steps", "dir", "file_bytes", "keep_days", "keep_bytes"})
+_LIMITS: Final = ("file_bytes", "keep_days", "keep_bytes")
+_LEAST_BYTES: Final = 64 * 1024
+_MOST_DAYS: Final = 36525
 #: Loggers to which Django or uvicorn give handlers of their own.
 _HANDLED_ELSEWHERE: Final = ("django", "django.server", "uvicorn", "uvicorn.error")
 
 
 def configure(options: Mapping[str, Any]) -> None:
-    """Set up logging. `options`: `level` (a name), `dir` (for NDJSON files, or None), `steps` (`all` or `problems`).
+    """Set up logging. `options`: `level` (a name), `steps` (`all` or `problems`), `dir` (for NDJSON files, or None).
 
+    Of the files: `file_bytes` (a file's size when it is set aside), `keep_days` and `keep_bytes` (what is kept).
     Raises ImproperlyConfigured for options that make no sense. Called again, it takes the place of the first time.
     """
-    level, steps, directory = _checked(options)
+    level, steps, limits, directory = _checked(options)
     lines.level = LEVELS[level]
     holding.enabled = steps == "problems"
-    writer.use(_sinks(directory))
+    writer.use(_sinks(directory, limits))
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, exceptions, mask, stamp, encode],
         wrapper_class=structlog.make_filtering_bound_logger(lines.level),
@@ -49,19 +54,36 @@ def configure(options: Mapping[str, Any]) -> None:
     _route_standard_library(lines.level)
 
 
-def _checked(options: Mapping[str, Any]) -> tuple[str, str, Path | None]:
+def _checked(options: Mapping[str, Any]) -> tuple[str, str, Limits, Path | None]:
     level, steps, directory = options.get("level", "info"), options.get("steps", "all"), options.get("dir")
     if unknown := options.keys() - _OPTIONS:
-        raise ImproperlyConfigured(f"LOGGING takes level, steps and dir, not {', '.join(sorted(unknown))}")
+        raise ImproperlyConfigured(
+            "LOGGING takes level, steps, dir, file_bytes, keep_days and keep_bytes, not " + ", ".join(sorted(unknown))
+        )
     if level not in tuple(LEVELS):
         raise ImproperlyConfigured(f"LOGGING['level'] must be one of {', '.join(LEVELS)}, not {level!r}")
     if steps not in _STEPS:
         raise ImproperlyConfigured(f"LOGGING['steps'] must be all or problems, not {steps!r}")
+    limits = _limits(options)
     if directory is None:
-        return level, steps, None
+        return level, steps, limits, None
     if not isinstance(directory, (str, Path)) or not str(directory):
         raise ImproperlyConfigured(f"LOGGING['dir'] must be a directory's path or None, not {directory!r}")
-    return level, steps, _writable(Path(directory))
+    return level, steps, limits, _writable(Path(directory))
+
+
+def _limits(options: Mapping[str, Any]) -> Limits:
+    limits = Limits(**{name: options[name] for name in _LIMITS if name in options})
+    for name in ("file_bytes", "keep_bytes"):
+        size = getattr(limits, name)
+        if type(size) is not int or size < _LEAST_BYTES:
+            raise ImproperlyConfigured(
+                f"LOGGING[{name!r}] must be a whole number of bytes, {_LEAST_BYTES} or more, not {size!r}"
+            )
+    days = limits.keep_days
+    if type(days) not in {int, float} or not 0 <= days <= _MOST_DAYS:
+        raise ImproperlyConfigured(f"LOGGING['keep_days'] must be a number of days, 0 to {_MOST_DAYS}, not {days!r}")
+    return limits
 
 
 def _writable(directory: Path) -> Path:
@@ -75,15 +97,20 @@ def _writable(directory: Path) -> Path:
     return directory.resolve()
 
 
-def _sinks(directory: Path | None) -> list[Sink]:
+def _sinks(directory: Path | None, limits: Limits) -> list[Sink]:
     sinks: list[Sink] = []
     descriptor = _standard_output()
     if descriptor is not None:
         render = terminal() if os.isatty(descriptor) else None
-        sinks.append(Queue(Stream(descriptor, "stdout", render), events.log_dropped))
+        sinks.append(Queue(Stream(descriptor, "stdout", render), _dropped))
     if directory is not None:
-        sinks.append(Queue(File(directory), events.log_dropped))
+        sinks.append(Queue(File(directory, writer.tally, limits), _dropped))
     return sinks
+
+
+def _dropped(count: int, sink: str) -> bytes:
+    """Return the line that tells a sink of its loss; it says whose it is, as every line does."""
+    return writer.sign(events.log_dropped(count, sink))
 
 
 def _standard_output() -> int | None:
@@ -109,4 +136,4 @@ def _route_standard_library(level: int) -> None:
 
 
 # Where a project has logging of its own, the catalogue's events go to standard output all the same.
-writer.use(_sinks(None))
+writer.use(_sinks(None, Limits()))

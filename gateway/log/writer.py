@@ -2,20 +2,27 @@
 
 No sink misses a line because another one is slow. A queue that is full, or an output that fails, loses lines and counts
 them; each sink is told of its own losses, once a second, when lines flow again.
+
+Every line is numbered as it is handed over, and the number of the last one is in `tally`: what is missing can be told.
 """
 
 from __future__ import annotations
 
 import atexit
+import itertools
+import json
 import os
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Final, Protocol
+
+from gateway.log.count import Tally, pack
+from gateway.log.observers import observers
 
 _QUEUE_BYTES: Final = 8 * 1024 * 1024
 _BATCH_BYTES: Final = 64 * 1024
@@ -36,6 +43,9 @@ class Output(Protocol):
 
     name: str
 
+    def begin(self) -> None:
+        """Make ready: the first lines are about to come."""
+
     def write(self, lines: list[bytes]) -> int:
         """Write whole lines, each without its line end; returns how many of them are lost."""
 
@@ -43,35 +53,56 @@ class Output(Protocol):
         """Let go of what a forked process has of its parent's."""
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Let go of what is open, all that came having been written; a line may come all the same."""
 
 
 class Writer:
-    """Hands every line to every sink. Live: prints them."""
+    """Numbers every line and hands it to every sink. Live: prints them.
+
+    The numbers count what this process has logged, from 1, each once. The lines of a thread are in their order; of two
+    threads that log at the same moment, the later number may come first.
+    """
 
     def __init__(self) -> None:
         self.sinks: list[Sink] = []
-        atexit.register(self.flush)
+        self.tally = Tally()
+        self._begin()
+        atexit.register(self.rest)
         os.register_at_fork(after_in_child=self._forked)
+
+    def _begin(self) -> None:
+        instance = json.dumps(f"{os.uname().nodename}-{os.getpid()}").encode()
+        self._instance = b',"service.instance.id":%b' % instance
+        self._numbered = b'%b,"seq":' % self._instance
+        self._numbers = itertools.count(1)
 
     def __repr__(self) -> str:
         """Show the sinks."""
         return f"<Writer {self.sinks}>"
 
     def put(self, line: bytes) -> None:
-        """Pass a line on; never waits, never raises."""
+        """Pass a line, an object of JSON, on with its number; never waits, never raises."""
+        number = next(self._numbers)
+        pack(self.tally.memory, 0, number)
+        lines = [b"".join((line[:-1], self._numbered, b"%d}" % number))]
         for sink in self.sinks:
-            sink.write([line])
+            sink.write(lines)
+
+    def sign(self, line: bytes) -> bytes:
+        """Return a line that goes to one sink alone, with this process's name and no number: no other would have it."""
+        return b"%b%b}" % (line[:-1], self._instance)
 
     def flush(self) -> None:
         """Wait until what is queued has been written, two seconds at most."""
-        until = time.monotonic() + _FLUSH_TIME
-        for written in [queue.written() for queue in self._queues()]:
-            written.wait(max(0.0, until - time.monotonic()))
+        _wait(queue.written() for queue in self._queues())
+
+    def rest(self) -> None:
+        """Do as `flush` does, and let go of what is open: no more is expected, though what comes is written."""
+        _wait(queue.written(rest=True) for queue in self._queues())
 
     def use(self, sinks: list[Sink]) -> None:
         """Write to these sinks from now on; those used so far are written out and closed."""
-        self.flush()
+        self.rest()
         former = self._queues()
         self.sinks[:] = sinks
         for queue in former:
@@ -81,8 +112,17 @@ class Writer:
         return [sink for sink in self.sinks if isinstance(sink, Queue)]
 
     def _forked(self) -> None:
+        self.tally.memory = bytearray(len(self.tally.memory))
+        self._begin()
         for queue in self._queues():
             queue.forget()
+
+
+def _wait(events: Iterable[threading.Event]) -> None:
+    """Wait for all of them, two seconds at most."""
+    until = time.monotonic() + _FLUSH_TIME
+    for event in list(events):
+        event.wait(max(0.0, until - time.monotonic()))
 
 
 class Queue:
@@ -103,9 +143,11 @@ class Queue:
         self._reported = 0.0
         # Reentrant: a finalizer or a signal handler may log while its own thread is in the midst of logging.
         self._counting = threading.RLock()
+        self._starting = threading.Lock()
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._rung = False
         self._flushes: deque[threading.Event] = deque()
+        self._resting = False
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -124,12 +166,13 @@ class Queue:
         if not self._rung:
             self._ring()
 
-    def written(self) -> threading.Event:
-        """Return what will be set when the lines queued so far have been written or lost."""
+    def written(self, *, rest: bool = False) -> threading.Event:
+        """Return what will be set when the lines queued so far have been written or lost, and the output is closed."""
         written = threading.Event()
         if self._thread is None:
             written.set()
         else:
+            self._resting = self._resting or rest
             self._flushes.append(written)
             self._bell.put(None)
         return written
@@ -152,24 +195,38 @@ class Queue:
         if sys.is_finalizing():
             return  # a thread that is started now would never run, and its starter wait for it
         self._rung = True
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name=f"log-{self._output.name}", daemon=True)
-            try:
+        if self._thread is not None or self._start():
+            self._bell.put(None)
+
+    def _start(self) -> bool:
+        """Start the thread, unless somebody is just doing so: two would write at once. Tells whether it was done."""
+        if not self._starting.acquire(blocking=False):
+            return False
+        try:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name=f"log-{self._output.name}", daemon=True)
                 thread.start()
-            except RuntimeError:
-                self._rung = False
-                return
-            self._thread = thread
-        self._bell.put(None)
+                self._thread = thread
+        except RuntimeError:
+            self._rung = False
+            return False
+        finally:
+            self._starting.release()
+        return True
 
     def _run(self) -> None:
+        with suppress(Exception):  # whatever it is, the thread goes on, and lines may find it mended
+            self._output.begin()
         while not self._closed:
             self._gather()
+            resting, self._resting = self._resting, False
             flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
             while batch := self._take():
                 self._report(at_once=False)
                 self._lose(self._deliver(batch))
-            self._report(at_once=bool(flushes))
+            self._report(at_once=bool(flushes) or self._closed)
+            if resting:
+                self._output.close()
             for written in flushes:
                 written.set()
         self._output.close()
@@ -214,3 +271,5 @@ class Queue:
     def _lose(self, count: int) -> None:
         with self._counting:
             self._lost += count
+        if count > 0 and observers.all:  # each loss once: the line that reports it may be tried again
+            observers.tell("log.dropped", {"count": count, "sink": self._output.name})

@@ -15,13 +15,13 @@ import pytest
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-from gateway import AggregateView, call, fan_out, part
+from gateway import call, fan_out, part
 from gateway.log import events
 from gateway.running.fan import Fan
 from tests.conftest import StartStub
 from tests.gateway.log.processes import ROOT
 from tests.logs import CANARY, Log
-from tests.serving import gateway
+from tests.serving import SLOW, PatientPage, gateway
 from tests.stub import Answered, Turns
 from upstreams import GET, JSON, Attempt, Fault, Request
 from upstreams.wire import Answer
@@ -53,6 +53,10 @@ EVENTS: dict[str, Callable[[], object]] = {
     "flight.joined": lambda: events.flight_joined("reviews", "reviews", "others", "0af7651916cd43dd8448eb211c80319c"),
     "merge.finished": lambda: events.merge_finished(duration=0.001),
     "client.disconnected": events.client_disconnected,
+    "console.acted": lambda: events.console_acted(
+        level="warning", action="held", address="10.0.0.7", upstream="reviews", to="open"
+    ),
+    "spans.dropped": lambda: events.spans_dropped(count=512, waiting=0, reason="the queue is full"),
     "log.recorded": lambda: events.log_recorded(level="info", fields={"logger": "a", "message": "b"}),
     "log.dropped": lambda: events.log_dropped(3, "stdout"),
 }
@@ -102,7 +106,7 @@ def test_an_event_is_named_for_what_it_is_about_and_what_has_happened(name: str,
 
 @pytest.mark.parametrize("name", EVENTS.keys() - {"request.finished", "log.recorded"})
 def test_every_field_of_an_event_stands_in_the_documentation_and_no_other(name: str, log: Log) -> None:
-    assert logged(name, log).keys() - {"timestamp", "level", "event", "schema"} == documented()[name]
+    assert logged(name, log).keys() - EVERY_LINE_HAS == documented()[name]
 
 
 def test_what_every_line_has_stands_in_the_documentation(log: Log) -> None:
@@ -200,7 +204,7 @@ def test_a_path_is_cut_however_long_it_is(log: Log) -> None:
 # The wide line is put together along the way: what it can have is seen by having it.
 
 
-class Whole(AggregateView):
+class Whole(PatientPage):
     log_fields = ("user_id", "token")
 
     @call("items")
@@ -220,7 +224,7 @@ class Whole(AggregateView):
 
 
 async def view(request: HttpRequest) -> HttpResponse:
-    async with fan_out(request) as fan:
+    async with fan_out(request, deadline=SLOW) as fan:
         return fan.answer(await fan.call("items", GET("/item"), JSON))
 
 
@@ -231,7 +235,7 @@ async def test_every_field_of_every_line_a_gateway_writes_stands_in_the_document
     server = (await stub("items")).on("/item", Turns([{}, Answered(status=503), {}, {}, Answered(status=404)]))
     server.on("/more", Turns([{}, {}, Answered({"secret": CANARY}, status=500)]))
     async with gateway(routes, {"items": server}) as base:
-        headers = {"Authorization": CANARY, "X-Request-ID": "r1"}
+        headers = {"Authorization": CANARY, "X-Request-ID": "r1", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
         for target in ("7/x", "7/x", "view", "7/x", "nowhere"):
             async with client.get(f"{base}/{target}", headers=headers, params={"q": CANARY}) as answer:
                 await answer.read()

@@ -19,12 +19,13 @@ from gateway.log import events
 from gateway.log.setup import holding
 from tests.gateway.log.recording import configured
 from tests.logs import Log
+from tests.serving import SHORT, PatientPage
 from tests.stub import Answered, Gate, Stub, Turns, serving_stub
 from tests.ways import WAYS, asking
 from upstreams import GET, JSON, POST, Request
 
 
-class Page(AggregateView):
+class Page(PatientPage):
     @call("items")
     def first(self, number: int) -> Request[JSON]:
         return GET("/first/{n}", n=number)
@@ -40,7 +41,7 @@ class Page(AggregateView):
 
 class Writing(AggregateView):
     methods = ("POST",)
-    deadline = 0.2
+    deadline = SHORT
 
     @call("items", fallback={})
     def order(self) -> Request[dict[str, Any]]:

@@ -13,6 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from gateway.log.count import Tally
+from gateway.log.files import Limits
 from gateway.log.outputs import File, Stream
 from tests.gateway.log.processes import events, lost, numbers, run
 
@@ -29,11 +31,15 @@ def own_file(folder: Path) -> Path:
     return folder / f"gateway-{os.getpid()}.ndjson"
 
 
+def file_in(folder: Path) -> File:
+    return File(folder, Tally(), Limits())
+
+
 def test_a_process_has_a_file_of_its_own_that_others_cannot_read(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "there"
     former = os.umask(0o022)
     try:
-        file = File(folder)
+        file = file_in(folder)
         assert not folder.exists()
         assert file.write(lines(1, 2)) == 0
     finally:
@@ -45,13 +51,14 @@ def test_a_process_has_a_file_of_its_own_that_others_cannot_read(tmp_path: Path)
     assert read(own_file(folder)) == [1, 2]
 
 
-def test_a_file_that_is_there_is_added_to(tmp_path: Path) -> None:
+def test_a_file_that_was_closed_is_added_to_by_who_wrote_it(tmp_path: Path) -> None:
+    file = file_in(tmp_path)
     for number in (1, 2):
-        file = File(tmp_path)
         file.write(lines(number))
         file.close()
 
     assert read(own_file(tmp_path)) == [1, 2]
+    assert list(tmp_path.iterdir()) == [own_file(tmp_path)]
 
 
 def _renamed(folder: Path) -> None:
@@ -74,7 +81,7 @@ def _replaced(folder: Path) -> None:
 @pytest.mark.parametrize("moved", [_renamed, _removed, _folder_removed, _replaced])
 def test_a_file_that_was_moved_or_removed_is_made_again(moved: Callable[[Path], None], tmp_path: Path) -> None:
     folder = tmp_path / "logs"
-    file = File(folder)
+    file = file_in(folder)
     file.write(lines(1, 2))
 
     moved(folder)
@@ -87,7 +94,7 @@ def test_a_file_that_was_moved_or_removed_is_made_again(moved: Callable[[Path], 
 
 
 def test_a_file_that_was_emptied_in_place_is_written_from_its_beginning(tmp_path: Path) -> None:
-    file = File(tmp_path)
+    file = file_in(tmp_path)
     file.write(lines(1, 2))
 
     os.truncate(own_file(tmp_path), 0)
@@ -99,7 +106,7 @@ def test_a_file_that_was_emptied_in_place_is_written_from_its_beginning(tmp_path
 
 def test_a_folder_that_cannot_be_made_loses_lines_until_it_can(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("in the way")
-    file = File(tmp_path / "logs")
+    file = file_in(tmp_path / "logs")
 
     assert file.write(lines(1, 2)) == 2
 
@@ -113,9 +120,11 @@ def test_a_line_that_a_full_disk_cut_is_finished_when_there_is_room_again(tmp_pa
     code, found, complaint = run(
         """
 import resource
+from gateway.log.count import Tally
+from gateway.log.files import Limits
 from gateway.log.outputs import File
 from pathlib import Path
-file = File(Path(os.environ["FOLDER"]))
+file = File(Path(os.environ["FOLDER"]), Tally(), Limits())
 line = lambda nth: b'{"number":%d,"text":"%s"}' % (nth, b"x" * 100)
 most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 counts = []
@@ -129,7 +138,7 @@ print(*counts, file=sys.stderr)
 """,
         FOLDER=str(tmp_path),
     )
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.ndjson")
     written = read(path)
     counts = [int(count) for count in complaint.split()]
 

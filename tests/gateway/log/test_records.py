@@ -13,12 +13,13 @@ import structlog
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-from gateway import AggregateView, call
+from gateway import call
 from gateway.log.records import Records, level_name
 from tests.conftest import StartStub
 from tests.gateway.log.processes import run
 from tests.gateway.log.recording import configured, heard
 from tests.logs import CANARY, Log
+from tests.serving import PatientPage
 from tests.ways import WAYS, asking
 from upstreams import JSON, Request, Upstream
 
@@ -217,7 +218,7 @@ def test_nothing_below_the_level_is_logged_by_whomever(level: str, log: Log) -> 
     assert {event["level"] for event in log.events(logger="django")} == {*names[max(names.index(level), 1) :]}
 
 
-class Failing(AggregateView):
+class Failing(PatientPage):
     @call("items")
     def item(self) -> Request[JSON]:
         raise LookupError("ours")

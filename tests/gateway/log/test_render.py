@@ -24,6 +24,7 @@ from gateway.running.fan import Fan
 from tests.conftest import StartStub
 from tests.gateway.log.recording import heard
 from tests.logs import CANARY, Log
+from tests.serving import SHORT, SLOW, PatientPage
 from tests.stub import Answered, Gate, Turns
 from tests.ways import WAYS, asking
 from upstreams import GET, JSON, POST, Request
@@ -44,7 +45,7 @@ def test_every_line_begins_with_when_how_grave_and_what(log: Log) -> None:
 
     (line,) = log.lines()
     event = msgspec.json.decode(line)
-    assert list(event) == ["timestamp", "level", "event", "schema"]
+    assert list(event) == ["timestamp", "level", "event", "schema", "service.instance.id", "seq"]
     assert TIMESTAMP.fullmatch(event["timestamp"])
     assert before <= datetime.fromisoformat(event["timestamp"]) <= after
     assert (event["level"], event["event"], event["schema"]) == ("info", "client.disconnected", 1)
@@ -116,7 +117,8 @@ def test_a_text_is_read_as_it_was_logged(text: str, log: Log) -> None:
 
 
 def test_no_field_takes_the_place_of_what_the_log_says_itself(log: Log) -> None:
-    forged = dict.fromkeys(("timestamp", "level", "schema", "trace_id", "request_id"), "forged")
+    said = ("timestamp", "level", "schema", "trace_id", "request_id", "service.instance.id", "seq")
+    forged = dict.fromkeys(said, "forged")
     events.request_finished(level="info", fields={**forged, "event": "forged", "url.path": "/"})
     structlog.get_logger().info("mine", **forged)
 
@@ -149,7 +151,7 @@ def test_an_event_of_a_projects_own_is_redacted_and_says_whose_request_it_was(lo
 # Whose request a line belongs to, in every way a request can be served.
 
 
-class Steps(AggregateView):
+class Steps(PatientPage):
     log_fields = ("user_id",)
 
     @call("items", optional=True)
@@ -164,7 +166,7 @@ class Steps(AggregateView):
 
 
 class Writing(AggregateView):
-    deadline = 0.2
+    deadline = SHORT
 
     @call("items")
     def order(self) -> Request[JSON]:
@@ -172,7 +174,7 @@ class Writing(AggregateView):
 
 
 async def function_view(request: HttpRequest, user_id: int) -> HttpResponse:
-    async with fan_out(request) as fan:
+    async with fan_out(request, deadline=SLOW) as fan:
         return fan.answer(await fan.call("items", GET("/item"), JSON))
 
 

@@ -21,9 +21,11 @@ from gateway.log import configure
 from gateway.log import events as catalogue
 from gateway.log.records import Records
 from gateway.log.setup import writer
-from tests.gateway.log.processes import ROOT, events
+from tests.gateway.log.processes import ROOT, events, tidied, written
 from tests.gateway.log.recording import configured
 from tests.logs import Log
+
+BYTES = "must be a whole number of bytes, 65536 or more"
 
 
 @pytest.fixture
@@ -42,10 +44,20 @@ def restored(log: Log) -> Iterator[None]:
         ({"level": None}, "LOGGING['level'] must be one of debug, info, warning, error, critical, not None"),
         ({"steps": "some"}, "LOGGING['steps'] must be all or problems, not 'some'"),
         ({"steps": True}, "LOGGING['steps'] must be all or problems, not True"),
+        ({"file_bytes": 65535}, f"LOGGING['file_bytes'] {BYTES}, not 65535"),
+        ({"file_bytes": "1M"}, f"LOGGING['file_bytes'] {BYTES}, not '1M'"),
+        ({"keep_bytes": 0}, f"LOGGING['keep_bytes'] {BYTES}, not 0"),
+        ({"keep_bytes": 1e9}, f"LOGGING['keep_bytes'] {BYTES}, not 1000000000.0"),
+        ({"keep_days": -1}, "LOGGING['keep_days'] must be a number of days, 0 to 36525, not -1"),
+        ({"keep_days": True}, "LOGGING['keep_days'] must be a number of days, 0 to 36525, not True"),
+        ({"keep_days": float("nan")}, "LOGGING['keep_days'] must be a number of days, 0 to 36525, not nan"),
         ({"dir": 7}, "LOGGING['dir'] must be a directory's path or None, not 7"),
         ({"dir": ""}, "LOGGING['dir'] must be a directory's path or None, not ''"),
         ({"level": ["info"]}, "LOGGING['level'] must be one of debug, info, warning, error, critical, not ['info']"),
-        ({"version": 1, "handlers": {}}, "LOGGING takes level, steps and dir, not handlers, version"),
+        (
+            {"version": 1, "handlers": {}},
+            "LOGGING takes level, steps, dir, file_bytes, keep_days and keep_bytes, not handlers, version",
+        ),
         ({"dir": "/dev/null/logs"}, "LOG_DIR, LOGGING['dir']: /dev/null/logs cannot be made: Not a directory"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
@@ -77,6 +89,7 @@ def test_set_up_again_and_again_nothing_is_there_twice(log: Log, restored: None,
     writer.sinks.pop(0)  # the tests' own standard output
     catalogue.client_disconnected()
     writer.flush()
+    tidied()
     threads, opened = threading.active_count(), descriptors()
 
     for _ in range(20):
@@ -86,14 +99,12 @@ def test_set_up_again_and_again_nothing_is_there_twice(log: Log, restored: None,
         logging.getLogger("shop").warning("once")
         structlog.get_logger().info("mine")
     configure({})
-    for thread in threading.enumerate():
-        if thread.name == "log-file":
-            thread.join(10)
+    tidied("log-file", "log-archive")
 
     assert len([handler for handler in logging.getLogger().handlers if isinstance(handler, Records)]) == 1
     assert threading.active_count() == threads - 1
-    assert descriptors() == opened - 1
-    found = events((tmp_path / f"gateway-{os.getpid()}.ndjson").read_bytes())
+    assert descriptors() == opened - 3  # the file, its count, and the count's memory
+    found = [event for lines in written(tmp_path).values() for event in lines]
     assert [event["event"] for event in found] == ["client.disconnected", *["log.recorded", "mine"] * 20]
 
 
@@ -122,7 +133,7 @@ def test_a_directory_is_found_again_from_wherever_the_process_goes(
     catalogue.client_disconnected()
     writer.flush()
 
-    assert len(list((tmp_path / "logs").iterdir())) == 1
+    assert len(list((tmp_path / "logs").glob("*.ndjson"))) == 1
 
 
 def test_handlers_that_django_and_uvicorn_bring_are_not_heard_twice() -> None:
@@ -153,11 +164,12 @@ def test_two_workers_have_two_files_and_the_same_lines_stand_there_and_on_standa
         serving.send_signal(signal.SIGTERM)
         said += serving.stdout.read()
 
-    written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert sorted(b"".join(written.values()).splitlines()) == sorted(said.splitlines())
+    found = {path.name: path.read_bytes() for path in tmp_path.glob("*.ndjson")}
+    assert sorted(b"".join(found.values()).splitlines()) == sorted(said.splitlines())
     workers = {event["process.pid"] for event in events(said) if event["event"] == "gateway.started"}
     assert workers == {event["process.pid"] for event in events(said) if event["event"] == "gateway.stopped"}
     assert len(workers) == 2
+    assert list(tmp_path.glob("*.count")) == []
     for pid in workers:
-        started = [event for event in events(written[f"gateway-{pid}.ndjson"]) if event["event"] == "gateway.started"]
+        started = [event for event in events(found[f"gateway-{pid}.ndjson"]) if event["event"] == "gateway.started"]
         assert [event["process.pid"] for event in started] == [pid]

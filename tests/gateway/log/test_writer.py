@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from django.urls import path
 
-from gateway import AggregateView, call
+from gateway import call
 from gateway.log.events import log_dropped
 from gateway.log.outputs import Stream
 from gateway.log.setup import writer
@@ -24,7 +24,7 @@ from gateway.log.writer import Output, Queue, Writer
 from tests.conftest import StartStub
 from tests.gateway.log.processes import ROOT, command, events, lost, numbers, run, start
 from tests.logs import Log
-from tests.serving import gateway
+from tests.serving import PatientPage, gateway
 from upstreams import GET, JSON, Request
 
 KIB = 1024
@@ -43,6 +43,8 @@ class Held:
         self.broken = False
         self.lines: list[bytes] = []
         self.closed = threading.Event()
+
+    def begin(self) -> None: ...
 
     def write(self, lines: list[bytes]) -> int:
         self.arrived.set()
@@ -183,11 +185,11 @@ def test_a_sink_that_stands_still_costs_the_others_nothing(held: Held) -> None:
     with queue_before(held) as stuck, queue_before(other) as free:
         both = Writer()
         both.sinks[:] = [stuck, free]
-        for nth in range(5000):
-            both.put(b"%d" % nth + b" " * KIB)
+        for _ in range(5000):
+            both.put(b'{"text":"%b"}' % (b" " * KIB))
         assert free.written().wait(10)
 
-    assert [int(line) for line in other.lines] == list(range(5000))
+    assert [event["seq"] for event in map(msgspec.json.decode, other.lines)] == list(range(1, 5001))
     assert held.lines == []
 
 
@@ -200,13 +202,13 @@ def test_a_sink_that_fails_is_told_of_its_own_losses_and_the_other_has_none(held
         both = Writer()
         both.sinks[:] = [failing, sound]
         for nth in range(100):
-            both.put(b"%d" % nth)
+            both.put(b'{"nth":%d}' % nth)
         both.flush()
         held.broken = False
         both.flush()
 
     assert held.counts() == [100]
-    assert [int(line) for line in other.lines] == list(range(100))
+    assert [msgspec.json.decode(line)["nth"] for line in other.lines] == list(range(100))
 
 
 def test_a_flush_waits_two_seconds_at_most_for_all_sinks_together(held: Held) -> None:
@@ -214,7 +216,7 @@ def test_a_flush_waits_two_seconds_at_most_for_all_sinks_together(held: Held) ->
     with queue_before(held) as one, queue_before(second) as two:
         both = Writer()
         both.sinks[:] = [one, two]
-        both.put(b"stuck")
+        both.put(b'{"text":"stuck"}')
         began = time.monotonic()
         both.flush()
         took = time.monotonic() - began
@@ -227,13 +229,56 @@ def test_sinks_that_are_replaced_are_written_out_and_closed(held: Held) -> None:
     held.open.set()
     used = Writer()
     used.use([Queue(held, log_dropped)])
-    used.put(b"one")
+    used.put(b'{"text":"one"}')
     used.use([])
 
     assert held.closed.wait(10)
-    assert held.lines == [b"one"]
-    used.put(b"nowhere")
+    assert [msgspec.json.decode(line)["text"] for line in held.lines] == ["one"]
+    used.put(b'{"text":"nowhere"}')
     assert "[]" in repr(used)
+
+
+def test_a_writer_at_rest_has_let_go_of_its_outputs_and_writes_what_comes_all_the_same(held: Held) -> None:
+    held.open.set()
+    with queue_before(held) as queue:
+        used = Writer()
+        used.sinks[:] = [queue]
+        used.put(b'{"text":"one"}')
+        used.rest()
+        assert held.closed.is_set()
+        held.closed.clear()
+
+        used.put(b'{"text":"two"}')
+        used.flush()
+
+        assert [msgspec.json.decode(line)["text"] for line in held.lines] == ["one", "two"]
+        assert not held.closed.is_set()
+
+
+def test_a_writer_that_has_had_nothing_to_write_is_at_rest_at_once(held: Held) -> None:
+    with queue_before(held) as queue:
+        used = Writer()
+        used.sinks[:] = [queue]
+        used.rest()
+        held.open.set()
+        used.put(b'{"text":"one"}')
+        used.flush()
+
+        assert not held.closed.is_set()
+
+
+def test_an_output_that_cannot_be_made_ready_is_written_to_all_the_same() -> None:
+    class Unready(Held):
+        def begin(self) -> None:
+            raise RuntimeError
+
+    output = Unready()
+    output.open.set()
+    with queue_before(output) as queue:
+        queue.write([b"one"])
+        assert queue.written().wait(10)
+
+    assert output.lines == [b"one"]
 
 
 def test_a_signal_handler_may_log_while_its_own_thread_is_logging(held: Held) -> None:
@@ -262,7 +307,7 @@ def test_a_signal_handler_may_log_while_its_own_thread_is_logging(held: Held) ->
 # A gateway whose log goes nowhere answers as if nothing were.
 
 
-class Plain(AggregateView):
+class Plain(PatientPage):
     @call("items")
     def item(self) -> Request[JSON]:
         return GET("/item")
@@ -341,7 +386,7 @@ os.kill(os.getpid(), 9)
 """
     with start(program, LOG_DIR=str(tmp_path)) as process:
         process.communicate(timeout=60)
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*.ndjson")
     found = numbers(events(file.read_bytes().rpartition(b"\n")[0]))
 
     assert process.returncode == -signal.SIGKILL
@@ -365,6 +410,10 @@ sys.stdin.readline()
     assert lost(found) > 0
     assert len(numbers(found)) + lost(found) == 40_000
     assert numbers(found) == sorted(numbers(found))
+    missing = set(range(1, 40_001)) - {event["seq"] for event in found if event["event"] == "request.started"}
+    assert len(missing) == lost(found)
+    assert {event["event"] for event in found if "seq" not in event} == {"log.dropped"}
+    assert {event["service.instance.id"] for event in found} == {f"{os.uname().nodename}-{process.pid}"}
 
 
 def test_a_process_whose_output_nobody_reads_exits_all_the_same() -> None:
@@ -402,7 +451,7 @@ else:
         LOG_DIR=str(tmp_path),
     )
     by_parent, by_child = sorted(
-        (numbers(events(file.read_bytes())) for file in tmp_path.iterdir()), key=len, reverse=True
+        (numbers(events(file.read_bytes())) for file in tmp_path.glob("*.ndjson")), key=len, reverse=True
     )
 
     assert (code, complaint) == (0, b"")
