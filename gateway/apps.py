@@ -15,7 +15,7 @@ class GatewayConfig(AppConfig):
     def ready(self) -> None:
         """Run once in every process, for every command: opens nothing."""
         from gateway import checks  # noqa: F401, PLC0415 - checks register by being imported, after the apps
-        from gateway.serving import handler  # noqa: F401, PLC0415 - the same
+        from gateway.serving import handler, health  # noqa: F401, PLC0415 - the same
 
         _drop_idle_receivers()
 

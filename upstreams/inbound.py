@@ -12,7 +12,8 @@ class Inbound(msgspec.Struct, frozen=True, kw_only=True):
     """One client request as its upstream calls see it.
 
     `headers` have lower-case names and are only a source: each upstream takes those it allows. `trace_id`, `span_id`
-    and `trace_flags` are W3C Trace Context's, in hex. `idempotency_key` is the client's, or one made for this request.
+    and `trace_flags` are W3C Trace Context's, in hex; `parent_span_id` is the client's own span, None if it sent no
+    `traceparent`. `idempotency_key` is the client's, or one made for this request.
     `started` is the moment it arrived, on time.perf_counter's clock.
     """
 
@@ -23,6 +24,7 @@ class Inbound(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str]
     idempotency_key: str
     started: float
+    parent_span_id: str | None = None
 
 
 def new_trace_id() -> str:

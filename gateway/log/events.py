@@ -3,7 +3,8 @@
 Names are `noun.verb` in the past tense. Keys are flat, OpenTelemetry's where it has one. Times are milliseconds. Fields
 hold names, words, numbers and ids, never a header, a query or a body. `docs/log.md` lists them all.
 
-This module is also the Journal that upstream clients report to.
+This module is also the Journal that upstream clients report to. Observers are told what is logged, before its level is
+looked at.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final
 import structlog
 
 from gateway.log.lines import LEVELS, Lines, lines
+from gateway.log.observers import observers
 from gateway.log.render import HEAD, encode, mask, stamp
 from upstreams import Attempt, Fault
 
@@ -26,6 +28,8 @@ class _Catalogue(structlog.BoundLoggerBase):
     _logger: Lines
 
     def step(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        if observers.all:
+            observers.tell(event, fields)
         if LEVELS[level] >= self._logger.level:
             (line,), _ = self._process_event(level, event, fields)
             self._logger.put(level, line)
@@ -148,6 +152,19 @@ def merge_finished(*, duration: float) -> None:
 def client_disconnected() -> None:
     """The client left before its answer was ready."""
     _log.step("info", "client.disconnected", {})
+
+
+def spans_dropped(*, count: int, waiting: int, reason: str) -> None:
+    """Spans were not exported: the queue was full, or the collector did not take them."""
+    _log.step("warning", "spans.dropped", {"count": count, "waiting": waiting, "reason": reason})
+
+
+def console_acted(*, level: str, action: str, address: str, upstream: str | None = None, to: str | None = None) -> None:
+    """Somebody came to the console, or held an upstream's breaker there."""
+    fields = {"action": action, "client.address": address}
+    if upstream is not None:
+        fields |= {"upstream": upstream, "to": to or "auto"}
+    _log.step(level, "console.acted", fields)
 
 
 def log_recorded(*, level: str, fields: Mapping[str, Any]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, Final
 
 import structlog
 from django.http import HttpRequest
 
 from gateway.conf import conf
+from gateway.console.place import is_console
 from gateway.log import events
 from gateway.log.redact import redact
 from gateway.log.setup import holding
@@ -29,22 +31,30 @@ _SERVER_ERROR: Final = 500
 OWN_FIELDS: Final = frozenset(
     {
         "attempts", "bytes_out", "calls", "calls_failed", "complete", "duration_ms", "event", "level", "outcome",
-        "page", "request_id", "schema", "timestamp", "trace_id",
+        "page", "parent_span_id", "request_id", "schema", "span_id", "timestamp", "trace_id",
     }
 )  # fmt: skip
 
 
 class Visit:
-    """Live: `inbound` is fixed at arrival, `fields` grow until the request is finished."""
+    """Live: `inbound` is fixed at arrival, `fields` grow until the request is finished.
 
-    def __init__(self, method: str, path: str, headers: Mapping[str, str]) -> None:
+    `arrived_ns` is the moment of `inbound.started` by the clock on the wall, in nanoseconds since 1970. A `quiet` one,
+    the console's, has an identity and no events of its own.
+    """
+
+    def __init__(self, method: str, path: str, headers: Mapping[str, str], *, quiet: bool = False) -> None:
         self.inbound = inbound_of(headers)
+        self.arrived_ns = time.time_ns()
         self.fields: dict[str, Any] = {"http.request.method": method, "http.route": None, "url.path": path}
         self.streaming = False
+        self._quiet = quiet
+        current_visit.set(self)
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(trace_id=self.inbound.trace_id, request_id=self.inbound.request_id)
         holding.begin()
-        events.request_started(method=method, path=path)
+        if not quiet:
+            events.request_started(method=method, path=path)
 
     def __repr__(self) -> str:
         """Show which request this is."""
@@ -66,15 +76,21 @@ class Visit:
 
     def abandon(self, size: int = 0) -> None:
         """Log the wide line of a request whose client left, after `size` bytes of a stream."""
-        events.client_disconnected()
+        if not self._quiet:
+            events.client_disconnected()
         self._log("disconnected", {"http.response.status_code": None, "bytes_out": size})
 
     def _log(self, outcome: str, fields: Mapping[str, Any]) -> None:
         duration = round((time.perf_counter() - self.inbound.started) * 1000, 3)
         level = {"failed": "error", "partial": "warning"}.get(outcome, "info")
         holding.end(healthy=outcome in {"ok", "rejected"})
+        if self._quiet:
+            return
+        identity = {"span_id": self.inbound.span_id}
+        if self.inbound.parent_span_id is not None:
+            identity["parent_span_id"] = self.inbound.parent_span_id
         events.request_finished(
-            level=level, fields={**self.fields, **fields, "outcome": outcome, "duration_ms": duration}
+            level=level, fields={**self.fields, **fields, "outcome": outcome, "duration_ms": duration, **identity}
         )
 
     def deadline(self, seconds: float) -> Deadline:
@@ -85,6 +101,10 @@ class Visit:
         """Say which fault decided the answer."""
         if fault is not None:
             self.fields["error.type"] = fault.word
+
+
+#: The request that this context, or a task that was started in it, works for.
+current_visit: Final[ContextVar[Visit | None]] = ContextVar("current_visit", default=None)
 
 
 def _outcome(status: int, *, complete: bool) -> str:
@@ -110,7 +130,8 @@ def visit_of(request: HttpRequest) -> Visit:
     """Return the request's visit, begun now if no middleware has, and told its route once that is known."""
     visit: Visit | None = getattr(request, "visit", None)
     if visit is None:
-        visit = Visit(request.method or "", request.path, headers_of(request))
+        quiet = is_console(request.path)
+        visit = Visit(request.method or "", request.path, headers_of(request), quiet=quiet)
         request.visit = visit  # type: ignore[attr-defined]
     if visit.fields["http.route"] is None and request.resolver_match is not None:
         visit.route(request.resolver_match.route)
@@ -143,4 +164,5 @@ def inbound_of(headers: Mapping[str, str]) -> Inbound:
         headers=headers,
         idempotency_key=key if 0 < len(key) <= _MAX_KEY else new_trace_id(),
         started=time.perf_counter(),
+        parent_span_id=trace[2] if trace else None,
     )

@@ -36,7 +36,7 @@ class Server:
             self.sent.append(message)
 
         self.asked.put_nowait({"type": "lifespan.startup"})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await lifespan(self.scope, self.asked.get, send)
 
 

@@ -14,12 +14,12 @@ from django.http import HttpRequest, HttpResponse
 from django.test import Client
 from django.urls import path
 
-from gateway import AggregateView, Problem, call, fan_out
+from gateway import Problem, call, fan_out
 from gateway.log.setup import holding
 from gateway.serving.visit import Visit, inbound_of
 from tests.conftest import StartStub
 from tests.logs import CANARY, Log
-from tests.serving import gateway
+from tests.serving import SLOW, PatientPage, gateway
 from tests.stub import Answered, Gate, Turns, serving_stub
 from upstreams import GET, JSON, POST, Request, Upstream
 
@@ -27,7 +27,7 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 MADE = re.compile(r"[0-9a-f]{32}")
 
 
-class Page(AggregateView):
+class Page(PatientPage):
     @call("all")
     def thing(self) -> Request[JSON]:
         return GET("/thing")
@@ -89,7 +89,7 @@ class TestIdentity:
 
         assert (inbound.trace_id, inbound.trace_flags) == (given[3:35], flags)
         assert inbound.request_id == inbound.trace_id
-        assert inbound.span_id != given[36:52]
+        assert (inbound.parent_span_id, inbound.span_id == given[36:52]) == (given[36:52], False)
 
     @pytest.mark.parametrize(
         "given",
@@ -126,7 +126,7 @@ class TestIdentity:
 
         assert inbound.trace_id != TRACE
         assert MADE.fullmatch(inbound.trace_id)
-        assert inbound.trace_flags == "01"
+        assert (inbound.trace_flags, inbound.parent_span_id) == ("01", None)
 
     @pytest.mark.parametrize(("given", "taken"), [("k", True), ("k" * 255, True), ("", False), ("k" * 256, False)])
     def test_an_idempotency_key_of_a_usable_length_is_taken(self, given: str, taken: bool) -> None:  # noqa: FBT001
@@ -264,7 +264,7 @@ class Body(msgspec.Struct):
     password: str = ""
 
 
-class Telling(AggregateView):
+class Telling(PatientPage):
     methods = ("POST",)
     log_fields = (
         "user_id",
@@ -343,37 +343,37 @@ class TestTheWideLine:
         assert finished["duration_ms"] >= max(line["duration_ms"] for line in log.events("attempt.finished"))
 
 
-class Failing(AggregateView):
+class Failing(PatientPage):
     @call("all")
     def thing(self) -> Request[JSON]:
         return GET("/failing")
 
 
-class Refusing(AggregateView):
+class Refusing(PatientPage):
     @call("all")
     def thing(self) -> Request[JSON]:
         raise Problem(409)
 
 
-class Broken(AggregateView):
+class Broken(PatientPage):
     @call("all")
     def thing(self) -> Request[JSON]:
         raise ZeroDivisionError
 
 
-class Asking(AggregateView):
+class Asking(PatientPage):
     @call("all")
     def thing(self, query: Size) -> Request[JSON]:
         return GET("/thing", width=query.width)
 
 
 async def view(request: HttpRequest) -> HttpResponse:
-    async with fan_out(request) as fan:
+    async with fan_out(request, deadline=SLOW) as fan:
         return fan.answer(await fan.call("all", GET("/thing")))
 
 
 async def failing_view(request: HttpRequest) -> HttpResponse:
-    async with fan_out(request) as fan:
+    async with fan_out(request, deadline=SLOW) as fan:
         return fan.answer(await fan.call("all", GET("/failing")))
 
 
