@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import AsyncIterable, Callable, Mapping
+from shutil import get_terminal_size
 from typing import Any, Final
 
 import msgspec
@@ -17,7 +18,9 @@ from gateway.log.setup import writer
 from gateway.management.commands.plan import chosen, full_name
 from gateway.middleware import Edge
 from gateway.page import AggregateView
-from gateway.waterfall import waterfall
+from inspection.showing.paint import coloured, plain, wanted
+from inspection.showing.waterfall import WIDTH, waterfall
+from inspection.story import told
 
 _ERROR: Final = 400
 
@@ -50,7 +53,9 @@ class Command(BaseCommand):
         writer.use([lines])
         status = asyncio.run(self._run(page, request, kwargs))
         writer.flush()
-        self.stderr.write("\n".join(waterfall(lines.events)))
+        paint = coloured if self.stderr.isatty() and wanted() else plain
+        drawing = waterfall(told(lines.events), paint, get_terminal_size((WIDTH, 24)).columns)
+        self.stderr.write("\n".join(drawing), str)  # in its own colours
         if lines.status(status) >= _ERROR:
             sys.exit(1)
 

@@ -10,10 +10,10 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandError
 
 from gateway.checks import Route, routes
-from gateway.columns import columns
 from gateway.declaring.annotations import describe
 from gateway.declaring.plan import Node, Plan
 from gateway.page import AggregateView
+from inspection.showing.columns import columns
 
 #: Words that Mermaid reads as its own where a node's name is expected.
 _MERMAIDS: Final = frozenset(

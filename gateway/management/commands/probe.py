@@ -12,9 +12,9 @@ from typing import Any, Final, NamedTuple
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
-from gateway.columns import columns
 from gateway.conf import conf
 from gateway.serving.visit import inbound_of
+from inspection.showing.columns import columns
 from upstreams import GET, Attempt, Call, Deadline, Decoder, Fault, Journal, Outcome, Request, Upstream, open_fleet
 
 _SERVER_ERROR: Final = 500

@@ -1,0 +1,1 @@
+"""What was found, as people read it in a terminal."""
