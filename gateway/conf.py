@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -17,6 +20,10 @@ from upstreams import Upstream, UpstreamTableError, check_table
 from upstreams.upstream import is_token
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
+_BEARER: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750's b64token
+_LEAST_TOKEN: Final = 32
+#: What an extra brings: one module of it that shows whether it is there.
+_EXTRAS: Final = {"metrics": "prometheus_client", "otel": "opentelemetry.exporter.otlp.proto.http"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +33,11 @@ class Conf:
     `upstreams` is UPSTREAMS; `name` (GATEWAY_NAME) is this deployment's in Via and Proxy-Status; `server_timing`
     (GATEWAY_SERVER_TIMING) adds the header of that name; `page_middleware` (PAGE_MIDDLEWARE) are the dotted paths of
     the native async middleware around pages; `deadline_header` (GATEWAY_DEADLINE_HEADER) is the header, in lower case,
-    by which a client says how many milliseconds it will wait.
+    by which a client says how many milliseconds it will wait. `metrics` (GATEWAY_METRICS) answers /metrics, to those
+    who have the `metrics_token` (GATEWAY_METRICS_TOKEN) if there is one; `otlp_endpoint` (GATEWAY_OTLP_ENDPOINT) is the
+    base URL of the collector that spans go to; `log_dir` is LOGGING's `dir`, where the console reads; `control_dir`
+    (GATEWAY_CONTROL_DIR, else the same) is where operators' holds on breakers are written; `ops_token` (OPS_TOKEN)
+    opens the console.
     """
 
     upstreams: Mapping[str, Upstream]
@@ -34,6 +45,12 @@ class Conf:
     server_timing: bool
     page_middleware: tuple[str, ...]
     deadline_header: str
+    metrics: bool
+    metrics_token: str | None = field(repr=False)
+    otlp_endpoint: str | None
+    log_dir: Path | None
+    control_dir: Path | None
+    ops_token: str | None = field(repr=False)
 
 
 @cache
@@ -61,7 +78,77 @@ def conf() -> Conf:
         server_timing=bool(_setting("GATEWAY_SERVER_TIMING", default=False)),
         page_middleware=tuple(page_middleware),
         deadline_header=deadline_header.lower(),
+        metrics=_metrics(),
+        metrics_token=_metrics_token(),
+        otlp_endpoint=_otlp_endpoint(),
+        log_dir=_log_dir(),
+        control_dir=_folder("GATEWAY_CONTROL_DIR", _setting("GATEWAY_CONTROL_DIR", None)) or _log_dir(),
+        ops_token=_ops_token(),
     )
+
+
+def _metrics() -> bool:
+    wanted = bool(_setting("GATEWAY_METRICS", default=False))
+    if wanted:
+        _need("metrics", "GATEWAY_METRICS")
+    return wanted
+
+
+def _metrics_token() -> str | None:
+    token = _setting("GATEWAY_METRICS_TOKEN", None) or None
+    if token is not None and not (isinstance(token, str) and _BEARER.fullmatch(token)):
+        message = "GATEWAY_METRICS_TOKEN must be letters, digits and '-._~+/', with '=' at the end only"
+        raise ImproperlyConfigured(message)
+    return token
+
+
+def _otlp_endpoint() -> str | None:
+    endpoint = _setting("GATEWAY_OTLP_ENDPOINT", None) or None
+    if endpoint is None:
+        return None
+    if not isinstance(endpoint, str) or not _is_base_url(endpoint):
+        message = "GATEWAY_OTLP_ENDPOINT must be a base URL like http://collector:4318, without user, query or fragment"
+        raise ImproperlyConfigured(message)
+    _need("otel", "GATEWAY_OTLP_ENDPOINT")
+    return endpoint.rstrip("/")
+
+
+def _is_base_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        known = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return known and not (parts.query or parts.fragment or "@" in parts.netloc or not text.isprintable() or " " in text)
+
+
+def _log_dir() -> Path | None:
+    logging = _setting("LOGGING", {})
+    return _folder("LOGGING['dir']", logging.get("dir")) if isinstance(logging, Mapping) else None
+
+
+def _folder(name: str, place: Any) -> Path | None:
+    if place is not None and not isinstance(place, (str, Path)):
+        raise ImproperlyConfigured(f"{name} must be a folder's path, not {place!r}")
+    return Path(place).absolute() if place else None
+
+
+def _ops_token() -> str | None:
+    token = _setting("OPS_TOKEN", None) or None
+    if token is not None and not (isinstance(token, str) and len(token) >= _LEAST_TOKEN and token.isprintable()):
+        raise ImproperlyConfigured(f"OPS_TOKEN must have {_LEAST_TOKEN} characters or more: it opens the console")
+    return token
+
+
+def _need(extra: str, setting: str) -> None:
+    """Raise ImproperlyConfigured if what a setting switches on is not installed."""
+    try:
+        there = find_spec(_EXTRAS[extra]) is not None
+    except ModuleNotFoundError:
+        there = False
+    if not there:
+        message = f"{setting} needs {_EXTRAS[extra]}: install tributary[{extra}]"
+        raise ImproperlyConfigured(message)
 
 
 def _setting(name: str, default: Any) -> Any:

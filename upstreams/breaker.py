@@ -49,8 +49,12 @@ class Breaking(Protocol):
     def wait(self) -> float:
         """Return how many seconds it will be open yet; 0 when it is not."""
 
-    def force(self, state: Forced | None) -> None:
-        """Hold it open or closed whatever happens, or (None) let it decide again."""
+    def force(self, state: Forced | None, reason: str = "", time: float | None = None) -> None:
+        """Hold it open or closed whatever happens, or (None) let it decide again.
+
+        `reason` is told after the word `forced`, and `time` for how many seconds it is meant to last: whoever forces it
+        sees to that.
+        """
 
 
 class CircuitBreaker:
@@ -119,14 +123,14 @@ class CircuitBreaker:
         """Return how many seconds it will be open yet; 0 when it is not."""
         return max(0.0, self._until - self._clock()) if self._state is State.OPEN else 0.0
 
-    def force(self, state: Forced | None) -> None:
+    def force(self, state: Forced | None, reason: str = "", time: float | None = None) -> None:
         """Hold it open or closed; None begins anew, closed."""
         former, held = self.state, self._forced
         self._forced = state
         self._openings = 0
         self._begin(State.CLOSED)
         if former is not self.state or state is not held:
-            self._changed(former, self.state, "forced" if state else "no longer forced", None)
+            self._changed(former, self.state, _forcing(state, reason), time)
 
     def _judge(self) -> None:
         """Open when enough attempts were made, and too many of them failed or were slow."""
@@ -199,10 +203,14 @@ class AlwaysClosed:
         """Return 0: nobody knows how long it is held open."""
         return 0.0
 
-    def force(self, state: Forced | None) -> None:
+    def force(self, state: Forced | None, reason: str = "", time: float | None = None) -> None:
         """Hold it open, or no longer."""
         former, self._state = self._state, state or State.CLOSED
-        self._changed(former, self._state, "forced" if state else "no longer forced", None)
+        self._changed(former, self._state, _forcing(state, reason), time)
+
+
+def _forcing(state: Forced | None, reason: str) -> str:
+    return f"{'forced' if state else 'no longer forced'} {reason}".rstrip()
 
 
 class _Window:

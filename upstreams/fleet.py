@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
+from upstreams.breaker import Forced
 from upstreams.call import Call
 from upstreams.client import Client
 from upstreams.connections import open_session
@@ -34,6 +35,14 @@ class Fleet:
     async def send(self, upstream: str, call: Call) -> Outcome:
         """Make a call to a named upstream; KeyError is a page naming one that the start-up checks did not see."""
         return await self._clients[upstream].send(call)
+
+    def force(self, upstream: str, state: Forced | None, reason: str, time: float | None = None) -> None:
+        """Hold an upstream's breaker open or closed, or (None) let it decide again; a name that is not here is ignored.
+
+        `reason` and `time` (seconds) are for the journal.
+        """
+        if (client := self._clients.get(upstream)) is not None:
+            client.guards.breaker.force(state, reason, time)
 
 
 @asynccontextmanager

@@ -18,15 +18,19 @@ from gateway.log import events
 from gateway.log.setup import writer
 from gateway.serving.fleets import opened_fleet
 from gateway.serving.handler import Receive, Send
+from gateway.serving.holds import followed
+from gateway.telemetry.opening import opened_telemetry
 
 
 @asynccontextmanager
 async def worker() -> AsyncIterator[dict[str, Any]]:
     """Yield the state that every request of this worker finds in its scope. Raises ImproperlyConfigured."""
     await asyncio.to_thread(refuse_faults)  # it reads the pages' sources
-    async with opened_fleet() as fleet:
+    # The fleet closes first: the last attempts of writes that outlive their page are counted and exported too.
+    async with opened_telemetry() as telemetry, opened_fleet() as fleet:
         events.gateway_started(version=__version__, upstreams=list(conf().upstreams), pid=os.getpid())
-        yield {"fleet": fleet}
+        async with followed(conf().control_dir, fleet):
+            yield {"fleet": fleet, **telemetry}
     events.gateway_stopped(pid=os.getpid())
 
 
@@ -48,7 +52,7 @@ async def lifespan(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         )
         raise
     finally:
-        await asyncio.to_thread(writer.flush)
+        await asyncio.to_thread(writer.rest)
     await send({"type": "lifespan.shutdown.complete"})
 
 

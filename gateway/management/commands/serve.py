@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import uvicorn
@@ -12,6 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
 from gateway.checks import routes
+from gateway.conf import conf
 from gateway.serving.lifespan import refuse_faults
 
 _DRAIN: Final = 1.0
@@ -48,24 +53,25 @@ class Command(BaseCommand):
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
         refuse_taken(options["host"], options["port"])
-        uvicorn.run(
-            "gateway.asgi:application",
-            host=options["host"],
-            port=options["port"],
-            workers=options["workers"],
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            reset_contextvars=True,
-            proxy_headers=bool(options["forwarded_allow_ips"]),
-            forwarded_allow_ips=options["forwarded_allow_ips"] or None,
-            timeout_keep_alive=options["keep_alive"],
-            timeout_graceful_shutdown=_longest_page(),
-        )
+        with _shared_metrics(options["workers"]):
+            uvicorn.run(
+                "gateway.asgi:application",
+                host=options["host"],
+                port=options["port"],
+                workers=options["workers"],
+                loop="uvloop",
+                http="httptools",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                reset_contextvars=True,
+                proxy_headers=bool(options["forwarded_allow_ips"]),
+                forwarded_allow_ips=options["forwarded_allow_ips"] or None,
+                timeout_keep_alive=options["keep_alive"],
+                timeout_graceful_shutdown=_longest_page(),
+            )
 
 
 def refuse_taken(host: str, port: int) -> None:
@@ -79,6 +85,20 @@ def refuse_taken(host: str, port: int) -> None:
                 listener.bind(address)
     except OSError as error:
         raise CommandError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+
+
+@contextmanager
+def _shared_metrics(workers: int) -> Iterator[None]:
+    """Give several workers a directory to count in together, unless the operator has named one.
+
+    The library looks for it when it is imported, which workers do after this.
+    """
+    if workers == 1 or not conf().metrics or os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="gateway-metrics-") as directory:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+        yield
 
 
 def _longest_page() -> int:

@@ -60,6 +60,8 @@ class Text(msgspec.Struct):
 
 
 class Place(AggregateView):
+    deadline = 60.0
+
     @call("shop")
     def placed(self, body: Text) -> Request[JSON]:
         return POST("/orders", json=body)
