@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -39,7 +40,8 @@ Try, in another terminal:
   # each part as it comes
   curl -N -H 'Accept: application/jsonl' {base}/demo/home/7
 
-Every step is in the log: below, and as JSON lines in {logs}/
+Every step is in the log: below, as JSON lines in {logs}/, and in the console:
+  {base}/ops/door?token={token}
 Ctrl-C stops everything.
 """
 
@@ -48,7 +50,8 @@ def main() -> None:
     """Start everything, say what to try, and stop everything on Ctrl-C."""
     port = free_port()
     logs = os.environ.get("LOG_DIR") or "logs"
-    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "settings.demo", "LOG_DIR": logs}
+    token = os.environ.get("OPS_TOKEN") or secrets.token_hex(16)
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "settings.demo", "LOG_DIR": logs, "OPS_TOKEN": token}
     signal.signal(signal.SIGTERM, interrupt)
     with contextlib.suppress(KeyboardInterrupt), ExitStack() as running:
         print("Starting five services and the gateway ...", flush=True)
@@ -57,7 +60,7 @@ def main() -> None:
             environment[f"{name.upper()}_URL"] = address(name, service)
         gateway = running.enter_context(process("manage.py", "serve", "--port", str(port), environment=environment))
         wait_for(port, gateway)
-        print(WELCOME.format(base=f"http://{HOST}:{port}", logs=logs.rstrip("/")), flush=True)
+        print(WELCOME.format(base=f"http://{HOST}:{port}", logs=logs.rstrip("/"), token=token), flush=True)
         sys.exit(f"The gateway ended by itself, with exit code {gateway.wait()}.")
 
 

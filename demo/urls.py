@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.urls import path
+from django.urls import include, path
 
 from demo.pages import CheckoutPage, HomePage, OrdersPage, ProductPage, compare
 from gateway.urls import handler400, handler403, handler404, handler500
@@ -15,4 +15,5 @@ urlpatterns = [
     path("demo/product/<str:sku>", ProductPage.as_view(), name="product"),
     path("demo/checkout", CheckoutPage.as_view(), name="checkout"),
     path("demo/compare", compare, name="compare"),
+    path("ops/", include("gateway.console.urls")),
 ]

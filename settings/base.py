@@ -32,10 +32,18 @@ DEFAULT_CHARSET = "utf-8"
 
 GATEWAY_NAME = env.text("GATEWAY_NAME", "tributary")
 GATEWAY_SERVER_TIMING = env.flag("GATEWAY_SERVER_TIMING", default=False)
+GATEWAY_METRICS = env.flag("GATEWAY_METRICS", default=False)
+GATEWAY_METRICS_TOKEN = env.secret("GATEWAY_METRICS_TOKEN", "")
+GATEWAY_OTLP_ENDPOINT = env.text("GATEWAY_OTLP_ENDPOINT", "")
+GATEWAY_CONTROL_DIR = env.folder("GATEWAY_CONTROL_DIR")
+OPS_TOKEN = env.secret("OPS_TOKEN", "")
 
 LOGGING_CONFIG = "gateway.log.configure"
 LOGGING = {
     "level": env.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error", "critical")),
     "steps": env.choice("LOG_STEPS", "all", ("all", "problems")),
     "dir": env.folder("LOG_DIR"),
+    "file_bytes": int(env.number("LOG_FILE_BYTES", 128 * 1024 * 1024, least=64 * 1024)),
+    "keep_days": env.number("LOG_KEEP_DAYS", 14),
+    "keep_bytes": int(env.number("LOG_KEEP_BYTES", 4 * 1024 * 1024 * 1024, least=64 * 1024)),
 }

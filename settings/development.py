@@ -13,4 +13,4 @@ ROOT_URLCONF = "demo.urls"
 GATEWAY_SERVER_TIMING = True
 
 _PORTS = {"users": 9101, "orders": 9102, "catalog": 9103, "reviews": 9104, "recommendations": 9105}
-UPSTREAMS = shop(lambda name: env.url(f"{name.upper()}_URL", f"http://127.0.0.1:{_PORTS[name]}"))
+UPSTREAMS = shop(lambda name: env.urls(f"{name.upper()}_URL", f"http://127.0.0.1:{_PORTS[name]}"))

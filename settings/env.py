@@ -80,12 +80,12 @@ def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def url(name: str, default: str | None = None) -> str:
-    """Return the base URL of a service."""
-    value = text(name, default)
-    if fault := next(Upstream(value).faults(), None):
+def urls(name: str, default: str | None = None) -> list[str]:
+    """Return the base URL of a service, or those of its hosts, separated by commas."""
+    found = words(name, default)
+    if fault := next(Upstream(found).faults(), None):
         _fault(name, f"is no base URL: {fault.removeprefix('url ')}")
-    return value
+    return found
 
 
 def module(name: str, default: str) -> str:

@@ -10,7 +10,7 @@ DEBUG = False
 SECRET_KEY = env.secret("SECRET_KEY")
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS")
 ROOT_URLCONF = env.module("ROOT_URLCONF", "demo.urls")
-UPSTREAMS = shop(lambda name: env.url(f"{name.upper()}_URL"))
+UPSTREAMS = shop(lambda name: env.urls(f"{name.upper()}_URL"))
 
 SECURE_SSL_REDIRECT = env.flag("SECURE_SSL_REDIRECT", default=True)
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.flag("BEHIND_TLS_PROXY", default=False) else None

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
+import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
@@ -16,6 +17,7 @@ from demo.services.answers import answer
 
 HEADER = "X-Demo-Fault"
 FAILED_ONCE = web.AppKey("FAILED_ONCE", set[str])  # requests whose next attempt succeeds
+STANDING = web.AppKey("STANDING", list[str])  # faults of every request, until others are put
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # linger for 0 s: the peer sees a reset, not an end
 
 
@@ -46,12 +48,15 @@ class Fault:
 
 
 def faults(service: str) -> Middleware:
-    """The middleware that lets `service` be broken by header."""
+    """The middleware that lets `service` be broken by header, and for good by `PUT /_faults`."""
 
     @web.middleware
     async def misbehave(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith("/_"):
+            return await handler(request)
         try:
-            wanted = wanted_of(service, request.headers.getall(HEADER, []))
+            wanted = [fault_named(fault) for fault in request.app[STANDING]]
+            wanted += wanted_of(service, request.headers.getall(HEADER, []))
         except ValueError as unknown:
             return answer({"error": str(unknown)}, 400)
         for fault, number in reversed(wanted):
@@ -59,6 +64,18 @@ def faults(service: str) -> Middleware:
         return await handler(request)
 
     return misbehave
+
+
+async def put_faults(request: web.Request) -> web.Response:
+    """Break every request from now on: `["slow=300", "503"]`; an empty list is the end of it."""
+    wanted = msgspec.json.decode(await request.read(), type=list[str])
+    try:
+        for fault in wanted:
+            fault_named(fault)
+    except ValueError as unknown:
+        return answer({"error": str(unknown)}, 400)
+    request.app[STANDING][:] = wanted
+    return answer(wanted)
 
 
 def wanted_of(service: str, headers: list[str]) -> list[tuple[Fault, int]]:

@@ -14,14 +14,14 @@ from yarl import URL
 
 from demo.services.answers import answer, refusals
 from demo.services.catalog import Catalog
-from demo.services.faults import FAILED_ONCE, faults
+from demo.services.faults import FAILED_ONCE, STANDING, faults, put_faults
 from demo.services.orders import Orders
 from demo.services.recommendations import Recommendations
 from demo.services.reviews import Reviews
 from demo.services.users import Users
 
 RECEIVED = web.AppKey("RECEIVED", Counter[str])
-UNCOUNTED = ("/health", "/_counters")
+UNCOUNTED = ("/health", "/_counters", "/_faults")
 SPREAD = 0.35  # of the logarithm of the latency: one answer in forty takes twice the median or more
 LAST_ANSWERS = 1.0  # seconds that requests under way are given when the service stops
 
@@ -75,11 +75,13 @@ def application(name: str, latency: float | None) -> web.Application:
     app = web.Application(middlewares=[count, faults(name), refusals, delayed(median, seed=name)])
     app[RECEIVED] = Counter()
     app[FAILED_ONCE] = set()
+    app[STANDING] = []
 
     async def health(_request: web.Request) -> web.Response:
         return answer({"service": name, "status": "ok"})
 
-    app.add_routes([*service.routes, web.get("/health", health), web.get("/_counters", counters)])
+    own = [web.get("/health", health), web.get("/_counters", counters), web.put("/_faults", put_faults)]
+    app.add_routes([*service.routes, *own])
     return app
 
 

@@ -199,10 +199,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 
 class TestWelcome:
-    def test_names_three_pages_that_are_there(self, demo: Demo) -> None:
-        pages = re.findall(r"^  http://127\.0\.0\.1:\d+(/\S+)$", demo.welcome, re.MULTILINE)
+    def test_names_three_pages_that_are_there_and_the_console(self, demo: Demo) -> None:
+        *pages, console = re.findall(r"^  http://127\.0\.0\.1:\d+(/\S+)$", demo.welcome, re.MULTILINE)
 
         assert [ask(demo.port, "GET", page).status for page in pages] == [200, 200, 200]
+        entered = ask(demo.port, "GET", console)
+        assert (entered.status, entered.headers["location"]) == (302, "/ops/")
 
     def test_stands_above_the_log_of_the_first_request(self, demo: Demo) -> None:
         assert "request.started" not in demo.welcome

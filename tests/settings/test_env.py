@@ -23,8 +23,9 @@ READ: list[tuple[str, str, dict[str, Any], Any]] = [
     ("", "words", {"default": ""}, []),
     ("b", "choice", {"default": "a", "allowed": ("a", "b")}, "b"),
     ("", "choice", {"default": "a", "allowed": ("a", "b")}, "a"),
-    ("http://users:8000/v1", "url", {}, "http://users:8000/v1"),
-    ("", "url", {"default": "http://127.0.0.1"}, "http://127.0.0.1"),
+    ("http://users:8000/v1", "urls", {}, ["http://users:8000/v1"]),
+    ("http://a:8000, http://b:8000", "urls", {}, ["http://a:8000", "http://b:8000"]),
+    ("", "urls", {"default": "http://127.0.0.1"}, ["http://127.0.0.1"]),
     ("demo.urls", "module", {"default": "gateway.urls"}, "demo.urls"),
     ("", "module", {"default": "gateway.urls"}, "gateway.urls"),
     ("", "folder", {}, None),
@@ -41,10 +42,10 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     (" , ", "words", {}, "names nothing"),
     ("", "words", {}, "is not set"),
     ("c", "choice", {"default": "a", "allowed": ("a", "b")}, "must be one of a, b, not 'c'"),
-    ("users:8000", "url", {}, "is no base URL: 'users:8000' must start with http:// or https://"),
-    ("http://", "url", {}, "is no base URL: 'http://' names no host"),
-    ("http://me:word@users", "url", {}, "is no base URL: 'http://***@users' holds a user name"),
-    ("", "url", {}, "is not set"),
+    ("users:8000", "urls", {}, "is no base URL: 'users:8000' must start with http:// or https://"),
+    ("http://", "urls", {}, "is no base URL: 'http://' names no host"),
+    ("http://me:word@users", "urls", {}, "is no base URL: 'http://***@users' holds a user name"),
+    ("", "urls", {}, "is not set"),
     ("no.such.module", "module", {"default": "a"}, "must name a Python module, not 'no.such.module'"),
     ("demo.no_such", "module", {"default": "a"}, "must name a Python module, not 'demo.no_such'"),
     (".", "module", {"default": "a"}, "must name a Python module, not '.'"),
@@ -62,7 +63,7 @@ def test_a_variable_is_read(
     assert getattr(env, reader)("THING", **options) == value
 
 
-@pytest.mark.parametrize("unset", ["text", "words", "url", "secret"])
+@pytest.mark.parametrize("unset", ["text", "words", "urls", "secret"])
 def test_a_variable_that_must_be_there_and_is_not_is_named(monkeypatch: pytest.MonkeyPatch, unset: str) -> None:
     monkeypatch.delenv("THING", raising=False)
     with pytest.raises(env.EnvironmentFault) as fault:

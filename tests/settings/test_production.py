@@ -28,6 +28,9 @@ OPTIONAL = {
     "LOG_LEVEL": ("warning", "loud"),
     "LOG_STEPS": ("problems", "some"),
     "LOG_DIR": (str(ROOT), "/dev/null/logs"),
+    "LOG_FILE_BYTES": ("1e6", "65535"),
+    "LOG_KEEP_DAYS": ("0.5", "-1"),
+    "LOG_KEEP_BYTES": ("1000000000", "1 GB"),
 }
 
 
@@ -80,12 +83,19 @@ def test_the_variables_are_what_the_settings_are_made_of(monkeypatch: pytest.Mon
 
     assert COMPLETE["SECRET_KEY"] == production.SECRET_KEY
     assert production.ALLOWED_HOSTS == ["shop.example.com", "www.example.com"]
-    assert {name: upstream.url for name, upstream in production.UPSTREAMS.items()} == {
-        service.lower(): COMPLETE[f"{service}_URL"] for service in SERVICES
+    assert {name: upstream.urls for name, upstream in production.UPSTREAMS.items()} == {
+        service.lower(): (COMPLETE[f"{service}_URL"],) for service in SERVICES
     }
     assert (production.DEBUG, production.SECURE_SSL_REDIRECT, production.SECURE_HSTS_SECONDS) == (False, False, 3600)
     assert production.SECURE_PROXY_SSL_HEADER == ("HTTP_X_FORWARDED_PROTO", "https")
-    assert {"level": "warning", "steps": "problems", "dir": str(ROOT)} == production.LOGGING
+    assert {
+        "level": "warning",
+        "steps": "problems",
+        "dir": str(ROOT),
+        "file_bytes": 1_000_000,
+        "keep_days": 0.5,
+        "keep_bytes": 1_000_000_000,
+    } == production.LOGGING
     assert (production.ROOT_URLCONF, production.GATEWAY_SERVER_TIMING) == ("gateway.urls", True)
 
 
