@@ -11,7 +11,7 @@ LOCK_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
-SOURCES := gateway upstreams settings demo tests manage.py
+SOURCES := gateway upstreams inspection settings demo tests manage.py
 
 # Found by running it: a pyenv shim can be on PATH for a version that is not selected, and Debian can leave out venv.
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -23,7 +23,7 @@ TOOLS := $(VENV)/.tools$(subst /,-,$(PYTHON))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults lint format lock clean
+.PHONY: help demo test faults handover lint format lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -37,6 +37,9 @@ test: $(TOOLS) ## run the tests; PYTEST_ARGS="-n 0 --no-cov -k breaker" runs som
 faults: $(TOOLS) ## make upstreams fail in every way there is, and print what came of it, row by row
 	@$(BIN)/python -m tests.faults
 
+handover: $(TOOLS) ## have other tools read the log, as far as this machine has them
+	@$(BIN)/python -m tests.handover
+
 lint: $(TOOLS) ## check style, types and the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -48,7 +51,7 @@ format: $(TOOLS) ## fix what ruff can fix, and lay the code out
 	$(BIN)/ruff format
 
 lock: $(BIN)/uv ## pin the dependencies again; LOCK_ARGS=--upgrade takes newer ones
-	$(COMPILE) --output-file requirements.txt pyproject.toml
+	$(COMPILE) --all-extras --output-file requirements.txt pyproject.toml
 	$(COMPILE) --output-file tests/requirements.txt --constraint requirements.txt --group test
 
 clean: ## remove the venv and everything else that these targets made

@@ -23,7 +23,7 @@ SETTINGS = """
 from settings.test import *
 
 ROOT_URLCONF = "small_urls"
-UPSTREAMS = {{name: Upstream(url) for name, url in {upstreams!r}.items()}}
+UPSTREAMS = {{name: Upstream(url, timeout=60.0) for name, url in {upstreams!r}.items()}}
 """
 
 URLS = """
@@ -36,6 +36,8 @@ from upstreams import GET, JSON, POST, Request
 
 class Item(AggregateView):
     \"\"\"One item of the shop.\"\"\"
+
+    deadline = 60.0
 
     @call("shop")
     def item(self, item_id: int) -> Request[JSON]:

@@ -6,27 +6,50 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import uvicorn
 from django.test import AsyncClient, override_settings
 from django.urls import clear_url_caches
 
+from gateway import AggregateView
 from tests.stub import Stub
 from upstreams import Fleet, Upstream
 
 Table = Mapping[str, Upstream | Stub]
 
+SLOW: Final = 60.0  # seconds that nothing takes, however busy the machine is
+SHORT: Final = 2.0  # seconds of what is to run out, and not before what a test does first is done
+_PLAIN: Final = Upstream("http://127.0.0.1")
+
+
+class PatientPage(AggregateView):
+    """A page whose deadline is no test's subject."""
+
+    deadline = SLOW
+
+
+def patient(upstream: Upstream) -> Upstream:
+    """Return an upstream that waits as long as it takes where it has the default times.
+
+    A test that is about a time names another than the default, which cannot be told from none.
+    """
+    timeout = SLOW if upstream.timeout == _PLAIN.timeout else upstream.timeout
+    max_wait = SLOW if upstream.max_wait == _PLAIN.max_wait else upstream.max_wait
+    return replace(upstream, timeout=timeout, max_wait=max_wait)
+
 
 @contextmanager
 def project(urlpatterns: Sequence[Any], upstreams: Table, **settings: Any) -> Iterator[None]:
-    """Make Django's settings those of a project with these routes and upstreams; a stub is its plain Upstream."""
+    """Make Django's settings those of a project with these routes and (patient) upstreams; a stub is a plain one."""
     urlconf = ModuleType("tests.project_urls")
     urlconf.urlpatterns = list(urlpatterns)  # type: ignore[attr-defined]
     for code, name in ((400, "bad_request"), (403, "permission_denied"), (404, "not_found"), (500, "server_error")):
         setattr(urlconf, f"handler{code}", f"gateway.answering.problems.{name}")
-    table = {name: Upstream(entry.url) if isinstance(entry, Stub) else entry for name, entry in upstreams.items()}
+    plain = {name: Upstream(entry.url) if isinstance(entry, Stub) else entry for name, entry in upstreams.items()}
+    table = {name: patient(upstream) for name, upstream in plain.items()}
     with override_settings(ROOT_URLCONF=urlconf, UPSTREAMS=table, **settings):
         clear_url_caches()
         try:

@@ -14,7 +14,7 @@ from django.urls import path
 
 from gateway import AggregateView, Fan, batch, call, fan_out, part
 from tests.logs import CANARY, Log
-from tests.serving import asking, gateway
+from tests.serving import SHORT, SLOW, PatientPage, asking, gateway
 from tests.tap import Held, Script, Tap, Wire, answer, tapping, written
 from upstreams import FOLLOW, GET, JSON, POST, Request, Retry, Upstream
 
@@ -54,7 +54,7 @@ REQUESTS: dict[str, Request[dict[str, Any]]] = {
 
 
 def page_of(request: Request[dict[str, Any]]) -> type[AggregateView]:
-    class One(AggregateView):
+    class One(PatientPage):
         @call("service", optional=True)
         def it(self) -> Request[dict[str, Any]]:
             return request
@@ -69,7 +69,7 @@ def upstream_of(tap: Tap, failure: str, request: str, retry: Retry | None) -> Up
             url = f"http://127.0.0.1:{gone.getsockname()[1]}"
     slow = failure in {"silence", "a body that stops"}
     header = "Idempotency-Key" if request == "a write with a key" else None
-    return Upstream(url, timeout=0.3 if slow else 20.0, retry=retry, idempotency_header=header)
+    return Upstream(url, timeout=0.9 if slow else 20.0, retry=retry, idempotency_header=header)
 
 
 @pytest.mark.parametrize("retry", [Retry(first_wait=0.0), None], ids=["tried three times", "tried once"])
@@ -126,7 +126,7 @@ async def test_a_call_that_succeeds_in_the_end_counts_what_it_took(log: Log) -> 
 
 async def test_what_was_not_begun_is_no_attempt(log: Log) -> None:
     class Barred(AggregateView):
-        deadline = 0.5
+        deadline = SHORT
 
         @call("service", optional=True)
         def first(self) -> Request[JSON]:
@@ -158,7 +158,7 @@ async def test_what_was_not_begun_is_no_attempt(log: Log) -> None:
 
 async def test_no_attempt_is_begun_past_the_deadline(log: Log) -> None:
     class Late(AggregateView):
-        deadline = 0.2
+        deadline = SHORT
 
         @call("service", optional=True)
         def it(self) -> Request[JSON]:
@@ -166,7 +166,7 @@ async def test_no_attempt_is_begun_past_the_deadline(log: Log) -> None:
 
     async with tapping() as tap:
         tap.on("/it", lambda wire: None)
-        upstream = Upstream(tap.url, timeout=0.15, retry=Retry(attempts=9, first_wait=0.0))
+        upstream = Upstream(tap.url, timeout=0.75 * SHORT, retry=Retry(attempts=9, first_wait=0.0))
         with asking([path("it", Late.as_view())], {"service": upstream}) as client:
             response = await client.get("/it")
         await tap.drained()
@@ -179,7 +179,7 @@ async def test_no_attempt_is_begun_past_the_deadline(log: Log) -> None:
 
 async def test_a_write_that_outlasts_its_page_is_counted_by_both(log: Log) -> None:
     class Ledger(AggregateView):
-        deadline = 0.5
+        deadline = SHORT
 
         @call("service", optional=True)
         def it(self) -> Request[JSON]:
@@ -187,7 +187,7 @@ async def test_a_write_that_outlasts_its_page_is_counted_by_both(log: Log) -> No
 
     async with tapping() as tap:
         tap.on("/it", held := Held(answer({})))
-        async with gateway([path("it", Ledger.as_view())], {"service": Upstream(tap.url, timeout=5.0)}) as base:
+        async with gateway([path("it", Ledger.as_view())], {"service": Upstream(tap.url)}) as base:
             async with aiohttp.ClientSession() as client, client.get(f"{base}/it") as response:
                 errors = (await response.json())["errors"]
             assert (errors["it"]["error"], errors["it"]["attempts"]) == ("deadline_exceeded", 1)
@@ -203,7 +203,7 @@ class Row(msgspec.Struct):
     id: int
 
 
-class Several(AggregateView):
+class Several(PatientPage):
     """Calls of every kind, each with failures of its own."""
 
     @call("service", optional=True)
@@ -229,7 +229,7 @@ class Several(AggregateView):
 
 
 async def several(request: HttpRequest) -> HttpResponse:
-    async with fan_out(request) as fan:
+    async with fan_out(request, deadline=SLOW) as fan:
         requests = {"it": GET("/it"), "posts": GET("/posts"), "likes": GET("/likes")}
         calls = {name: fan.call("service", asked, optional=True, name=name) for name, asked in requests.items()}
         return fan.answer({name: await pending for name, pending in calls.items()})

@@ -22,6 +22,7 @@ from gateway import AggregateView, Fan, batch, call, part
 from gateway.answering.answer import CallFailed
 from gateway.running.fanout import FanOut
 from gateway.serving.visit import inbound_of
+from tests.serving import SHORT, SLOW, PatientPage
 from tests.tap import Held, Script, Tap, Wire, answer, ended, tapping, until, written
 from tests.upstreams.asking import is_idle
 from upstreams import GET, JSON, POST, Attempt, Deadline, Fault, Fleet, Journal, Request, Retry, Upstream, open_fleet
@@ -55,7 +56,7 @@ class Upstreams:
         self.taps = taps
         self.before = asyncio.all_tasks()
 
-    def fan_out(self, page: AggregateView, deadline: float = 20.0, **inputs: Any) -> FanOut:
+    def fan_out(self, page: AggregateView, deadline: float = SLOW, **inputs: Any) -> FanOut:
         return FanOut(page.plan, page, self.fleet, inbound_of({}), Deadline.within(deadline), inputs)
 
     def run(self, page: AggregateView, **inputs: Any) -> asyncio.Task[None]:
@@ -100,7 +101,7 @@ async def asking(*names: str, script: Script, **options: Any) -> AsyncIterator[U
     async with AsyncExitStack() as stack:
         taps = {name: (await stack.enter_async_context(tapping())).on("*", script) for name in names}
         table = {
-            name: Upstream(tap.url, **{"timeout": 20.0, "budget": None, "breaker": None, **options})
+            name: Upstream(tap.url, **{"timeout": SLOW, "budget": None, "breaker": None, **options})
             for name, tap in taps.items()
         }
         yield await stack.enter_async_context(opened(table, taps))
@@ -122,7 +123,7 @@ class Row(msgspec.Struct):
     id: int
 
 
-class Everything(AggregateView):
+class Everything(PatientPage):
     """A chain, a join, an optional call that is retried, a part, and a write."""
 
     @call("users")
@@ -252,7 +253,7 @@ def test_random_cancellations_leak_no_task_no_connection_and_no_permit(
         assert descriptors() == before
 
 
-class Pair(AggregateView):
+class Pair(PatientPage):
     @call("users")
     def user(self, user_id: int) -> Request[User]:
         return GET("/users/{id}", id=user_id)
@@ -279,7 +280,7 @@ async def test_a_page_cancelled_while_a_name_is_looked_up_has_not_asked() -> Non
     try:
         async with tapping() as tap:
             url = tap.url.replace("127.0.0.1", "localhost")
-            async with opened({"users": Upstream(url, timeout=20.0)}, {"users": tap}) as upstreams:
+            async with opened({"users": Upstream(url, timeout=SLOW)}, {"users": tap}) as upstreams:
                 run = upstreams.run(Pair(), user_id=7)
                 await until(pool._work_queue.qsize)
                 run.cancel()
@@ -294,7 +295,7 @@ async def test_a_page_cancelled_while_a_name_is_looked_up_has_not_asked() -> Non
 
 async def test_a_page_cancelled_while_it_connects_has_not_asked() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections, and never says hello
-        upstream = Upstream(f"https://127.0.0.1:{silent.getsockname()[1]}", timeout=20.0)
+        upstream = Upstream(f"https://127.0.0.1:{silent.getsockname()[1]}", timeout=SLOW)
         async with opened({"users": upstream}, {}) as upstreams:
             run = upstreams.run(Pair(), user_id=7)
             await until(lambda: select.select([silent], [], [], 0)[0])
@@ -327,7 +328,7 @@ async def test_a_page_cancelled_while_it_reads_a_body_closes_the_connection() ->
 
 
 async def test_a_page_cancelled_between_two_attempts_makes_no_other() -> None:
-    busy = written({}, 503).replace(b"\r\n\r\n", b"\r\nRetry-After: 4\r\n\r\n")
+    busy = written({}, 503).replace(b"\r\n\r\n", b"\r\nRetry-After: 9\r\n\r\n")
     async with asking("users", script=lambda wire: wire.write(busy)) as upstreams:
         run = upstreams.run(Pair(), user_id=7)
         await until(lambda: upstreams.tally.retries == 2)
@@ -359,7 +360,7 @@ async def test_a_page_cancelled_in_the_midst_of_a_join_asks_for_no_further_chunk
 async def test_a_page_cancelled_in_the_midst_of_a_part_lets_it_clean_up_and_ends_its_calls() -> None:
     clean = asyncio.Event()
 
-    class Author(AggregateView):
+    class Author(PatientPage):
         @part
         async def feed(self, fan: Fan) -> list[Any]:
             likes = fan.call("posts", GET("/likes"))
@@ -381,7 +382,7 @@ async def test_a_page_cancelled_in_the_midst_of_a_part_lets_it_clean_up_and_ends
 
 
 async def test_a_part_that_gathers_its_calls_leaves_none_behind_when_one_fails() -> None:
-    class Gathering(AggregateView):
+    class Gathering(PatientPage):
         @part
         async def feed(self, fan: Fan) -> list[Any]:
             return list(await asyncio.gather(*(fan.call("posts", GET("/posts", page=page)) for page in range(4))))
@@ -401,7 +402,7 @@ async def test_a_part_that_gathers_its_calls_leaves_none_behind_when_one_fails()
 async def test_who_stops_waiting_for_a_call_of_a_fan_takes_it_from_nobody_else() -> None:
     held = Held(answer({"id": 7}))
     async with asking("posts", script=held) as upstreams:
-        async with Fan(upstreams.fleet, inbound_of({}), Deadline.within(20.0)) as fan:
+        async with Fan(upstreams.fleet, inbound_of({}), Deadline.within(SLOW)) as fan:
             pending = fan.call("posts", GET("/posts"), User)
 
             async def wait() -> User:
@@ -418,7 +419,7 @@ async def test_who_stops_waiting_for_a_call_of_a_fan_takes_it_from_nobody_else()
         assert upstreams.tally.begun == 1
 
 
-class Write(AggregateView):
+class Write(PatientPage):
     @call("ledger")
     def entry(self, user_id: int) -> Request[JSON]:
         return POST("/entries", json={"user": user_id})
@@ -453,7 +454,7 @@ async def test_a_page_cancelled_while_its_write_waits_for_a_permit_does_not_writ
 
 async def test_a_write_that_no_page_waits_for_any_more_ends_by_its_own_timeout() -> None:
     held = Held(answer({"id": 1}))
-    async with asking("ledger", script=held, timeout=0.3) as upstreams:
+    async with asking("ledger", script=held, timeout=SHORT) as upstreams:
         run = upstreams.run(Write(), user_id=7)
         wire = await held.arrive()
         await cancelled(upstreams, run)
@@ -478,7 +479,7 @@ async def test_a_fleet_whose_closing_is_cancelled_closes_its_connections_all_the
         tap.on("*", held)
 
         async def work() -> None:
-            async with open_fleet({"ledger": Upstream(tap.url, timeout=20.0)}, tally) as fleet:
+            async with open_fleet({"ledger": Upstream(tap.url, timeout=SLOW)}, tally) as fleet:
                 run = Upstreams(fleet, tally, {}).run(Write(), user_id=7)
                 await held.arrive()
                 run.cancel()
@@ -495,7 +496,7 @@ async def test_a_fleet_whose_closing_is_cancelled_closes_its_connections_all_the
         assert tally.sent == tap.begun == 1
 
 
-class Writes(AggregateView):
+class Writes(PatientPage):
     """Two writes at once, and what is read after one of them."""
 
     @call("ledger")
@@ -568,7 +569,7 @@ async def test_a_page_cancelled_as_a_required_call_fails_leaves_nothing_behind(t
 async def test_an_answer_that_comes_as_the_deadline_passes_is_there_or_late_and_nothing_else() -> None:
     held = Held(answer({"id": 7}))
     async with asking("users", script=held) as upstreams:
-        pages = [upstreams.fan_out(Pair(), deadline=0.5, user_id=7) for _ in range(8)]
+        pages = [upstreams.fan_out(Pair(), deadline=SHORT, user_id=7) for _ in range(8)]
         runs = [asyncio.create_task(page.run()) for page in pages]
         for nth in range(16):
             wire = await held.arrive()

@@ -18,7 +18,7 @@ from django.urls import path
 
 from gateway import AggregateView, call, fan_out
 from tests.logs import Log
-from tests.serving import _Server, gateway, project
+from tests.serving import PatientPage, _Server, gateway, project
 from tests.tap import Held, Tap, answer, ended, tapping, until
 from upstreams import GET, JSON, POST, Request, Upstream
 
@@ -209,7 +209,7 @@ async def test_a_client_that_departs_before_its_request_is_whole_has_asked_nothi
     assert not log.events("log.recorded", level="error")
 
 
-class Merged(AggregateView):
+class Merged(PatientPage):
     @call("users")
     def user(self, user_id: int) -> Request[User]:
         return GET("/users/{id}", id=user_id)

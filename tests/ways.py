@@ -171,6 +171,6 @@ def listening(kind: str) -> Iterator[dict[str, list[Any]]]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop turn until something is so."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - what it waits for may come from threads, which set no event
             await asyncio.sleep(0)

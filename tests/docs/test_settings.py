@@ -82,23 +82,24 @@ def test_every_environment_variable_is_described() -> None:
         "env.number",
         "env.words",
         "env.choice",
-        "env.url",
+        "env.urls",
         "env.module",
         "env.folder",
     }
     asked = {first(call) for call in calls("settings") if ast.unparse(call.func) in readers}
     others = {
         first(call)
-        for call in calls("gateway", "upstreams", "demo")
+        for call in calls("gateway", "upstreams", "inspection", "demo")
         if ast.unparse(call.func).startswith("os.environ.")
     }
-    services = {f"{name.upper()}_URL" for name in upstreams.shop(lambda name: f"http://{name}")}
+    secrets = {f"{first(call)}_FILE" for call in calls("settings") if ast.unparse(call.func) == "env.secret"}
+    services = {f"{name.upper()}_URL" for name in upstreams.shop(lambda name: [f"http://{name}"])}
 
-    assert {*names("Environment")} == {*asked, *others, *services, "SECRET_KEY_FILE", "DJANGO_SETTINGS_MODULE"} - {""}
+    assert {*names("Environment")} == {*asked, *others, *services, *secrets, "DJANGO_SETTINGS_MODULE"} - {""}
 
 
 def test_every_reader_of_the_environment_is_known_to_the_test_above() -> None:
     tree = ast.parse((ROOT / "settings" / "env.py").read_text())
     public = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")}
 
-    assert public == {"text", "secret", "flag", "number", "words", "choice", "url", "module", "folder"}
+    assert public == {"text", "secret", "flag", "number", "words", "choice", "urls", "module", "folder"}

@@ -20,11 +20,11 @@ from tests.serving import Served, served
 from upstreams import GET, JSON, Client, Request, Retry, Upstream
 
 #: Seconds of one attempt and of the page; the short ones are for what is to run into them, on a busy machine too.
-ATTEMPT: Final = 5.0
-DEADLINE: Final = 10.0
-SHORT_ATTEMPT: Final = 0.3
+ATTEMPT: Final = 20.0
+DEADLINE: Final = 40.0
+SHORT_ATTEMPT: Final = 0.8
 SHORT_DEADLINE: Final = 1.5
-PATIENCE: Final = 20.0  # seconds after which what a test waits for will not come
+PATIENCE: Final = 60.0  # seconds after which what a test waits for will not come
 STATUSES: Final = {
     200,
     400,

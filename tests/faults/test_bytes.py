@@ -100,6 +100,9 @@ MISMATCH: Final = fails("body_mismatch")
 STATUS: Final = fails("http_response_status")
 BUSY: Final = fails("http_response_status", status=503, wait=1)
 
+#: Seconds into which two attempts fit with two seconds between them, and no third.
+ONE_RETRY: Final = 3.9
+
 #: What is odd, and understood all the same; but not where Python's development mode makes aiohttp's parser strict.
 ODD: Final = PROTOCOL if aiohttp.helpers.DEBUG else whole()
 
@@ -111,8 +114,8 @@ SILENT = [
         "deadline before timeout",
         fails("deadline_exceeded", status=504),
         silence,
-        deadline=0.15,
-        timeout=SHORT_ATTEMPT,
+        deadline=SHORT_DEADLINE,
+        timeout=2 * SHORT_DEADLINE,
     ),
     case("U23", "slow headers", TIMEOUT, OK, endlessly(b"a: b\r\n", 0.05), timeout=SHORT_ATTEMPT),
     case("U24", "slow body", TIMEOUT, LENGTH % 9999, endlessly(b" ", 0.05), timeout=SHORT_ATTEMPT),
@@ -215,12 +218,12 @@ STATUSES = [
     case("U49", "502", fails("http_response_status", attempts=3), said(TEXT, "502 Bad Gateway")),
     case("U49", "503", BUSY._replace(attempts=3), said(TEXT, "503 Busy")),
     case("U49", "504", fails("http_response_status", attempts=3), said(TEXT, "504 Late")),
-    case("U49", "503, Retry-After 1", BUSY._replace(attempts=2), busy("1", "503 Busy"), deadline=SHORT_DEADLINE),
+    case("U49", "503, Retry-After 2", BUSY._replace(attempts=2, wait=2), busy("2", "503 Busy"), deadline=ONE_RETRY),
     case("U49", "503, Retry-After 3600", BUSY._replace(wait=3600), busy("3600", "503 Busy")),
 ]  # fmt: skip
 LIMITED = [
     case("U47", "429, Retry-After 0", BUSY._replace(attempts=3), busy("0")),
-    case("U47", "429, Retry-After 1", BUSY._replace(attempts=2), busy("1"), deadline=SHORT_DEADLINE),
+    case("U47", "429, Retry-After 2", BUSY._replace(attempts=2, wait=2), busy("2"), deadline=ONE_RETRY),
     case("U47", "429, Retry-After 3600", BUSY._replace(wait=3600), busy("3600")),
     case("U47", "429, Retry-After passed", BUSY._replace(attempts=3), busy(http_date(-60))),
     case("U47", "429, Retry-After in 3 days", BUSY._replace(wait=86400), busy(http_date(3 * 86400))),

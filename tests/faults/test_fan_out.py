@@ -16,11 +16,22 @@ from django.urls import path
 from gateway import AggregateView, call
 from tests.chaos import Peer, Raw, Step, answer, fin, rst, serving_raw, silence
 from tests.faults.network import naming
-from tests.faults.scene import ATTEMPT, HEALTHY, THRICE, is_idle, page_of, scene, until
+from tests.faults.scene import (
+    ATTEMPT,
+    DEADLINE,
+    HEALTHY,
+    PATIENCE,
+    SHORT_DEADLINE,
+    THRICE,
+    is_idle,
+    page_of,
+    scene,
+    until,
+)
 from tests.faults.table import Row
 from tests.faults.test_bytes import LENGTH, busy, said
 from tests.logs import Log
-from tests.serving import Served, served
+from tests.serving import PatientPage, Served, served
 from tests.tap import ended
 from tests.test_departures import Client, everything_before_is_seen
 from tests.upstreams.asking import asking
@@ -48,7 +59,7 @@ async def serving(
 
 def one_call(**policy: Any) -> type[AggregateView]:
     class One(AggregateView):
-        deadline = 5.0
+        deadline = DEADLINE
 
         @call("failing", **policy)
         def it(self) -> Request[JSON]:
@@ -88,7 +99,7 @@ async def test_c1_a_client_that_aborts_ends_its_calls(log: Log, row: Row, moment
     told = Told(*(text or ()))
     async with serving_raw() as upstream:
         upstream.on("/it", told)
-        async with serving(log, row, upstream, one_call(), timeout=5.0) as base:
+        async with serving(log, row, upstream, one_call()) as base:
             for nth in range(250):
                 with Client(base.url) as client:
                     await client.ask("/page", f"X-Request-ID: {nth}")
@@ -97,7 +108,7 @@ async def test_c1_a_client_that_aborts_ends_its_calls(log: Log, row: Row, moment
                         await asyncio.sleep(0)
                     LEAVING[nth % 2](client)
                     if peer is not None:
-                        await asyncio.wait_for(peer.left.wait(), 10)
+                        await asyncio.wait_for(peer.left.wait(), PATIENCE)
             await everything_before_is_seen(base.url)
     finished = [line["outcome"] for line in log.events("request.finished", **{"http.route": "page"})]
     row.got = f"{len(finished)} logged, {set(finished)}"
@@ -119,7 +130,7 @@ async def test_c2_a_client_that_closes_its_half_has_left(log: Log, row: Row) -> 
                 peer = await told.reached.get()
                 client.half_close()
                 assert await client.answer() == b""
-                await asyncio.wait_for(peer.left.wait(), 10)
+                await asyncio.wait_for(peer.left.wait(), PATIENCE)
     row.got = "no answer"
     assert [line["outcome"] for line in log.events("request.finished")] == ["disconnected"]
     assert len(log.events("client.disconnected")) == 1
@@ -146,7 +157,7 @@ async def test_c3_a_required_failure_cancels_the_others(log: Log, row: Row) -> N
         row.wire, row.logged = upstream.begun, len(log.events("attempt.finished", upstream="failing"))
 
 
-class Pair(AggregateView):
+class Pair(PatientPage):
     @call("failing")
     def it(self) -> Request[JSON]:
         return GET("/it")
@@ -182,7 +193,7 @@ async def test_c4_two_failures_at_once_are_both_logged(log: Log, row: Row) -> No
 
 
 class Five(AggregateView):
-    deadline = 0.4
+    deadline = SHORT_DEADLINE
 
     @call("failing", optional=True)
     def one(self) -> Request[JSON]:
@@ -233,7 +244,7 @@ class TestCancelledWhile:
         log: Log, row: Row, upstream: Raw, reached: Callable[[Served], object], begun: int, **options: Any
     ) -> None:
         row.expected = "no answer, nothing left"
-        async with serving(log, row, upstream, one_call(), **{"timeout": 5.0, **options}) as base:
+        async with serving(log, row, upstream, one_call(), **options) as base:
             with Client(base.url) as client:
                 await client.ask("/page")
                 await until(lambda: reached(base))
@@ -247,7 +258,7 @@ class TestCancelledWhile:
     @pytest.mark.fault("C6", "cancelled in a back-off")
     async def test_c6_it_waits_between_attempts(self, log: Log, row: Row) -> None:
         async with serving_raw() as upstream:
-            upstream.on("/it", busy("4"))
+            upstream.on("/it", busy("9"))
             await self.leave(log, row, upstream, lambda _: log.events("retry.scheduled"), 1)
 
     @pytest.mark.fault("C6", "cancelled in the bulkhead")
@@ -255,7 +266,7 @@ class TestCancelledWhile:
         row.expected = "no answer, nothing left"
         async with serving_raw() as upstream:
             upstream.on("/it", silence)
-            options = {"max_concurrency": 1, "max_wait": 5.0, "timeout": 5.0}
+            options = {"max_concurrency": 1, "max_wait": ATTEMPT}
             async with serving(log, row, upstream, one_call(), **options) as base:
                 bulkhead = base.fleet._clients["failing"].guards.bulkhead
                 with Client(base.url) as first, Client(base.url) as second:
@@ -315,7 +326,7 @@ async def test_c7_a_hedge_is_answered_and_its_loser_cancelled(log: Log, row: Row
 
     async with serving_raw() as upstream:
         upstream.on("/it", slow_at_times)
-        options = {"hedge": Hedge(after=0.1)}
+        options = {"hedge": Hedge(after=1.0)}
         async with scene(log, upstream, GET("/it"), options=options) as playing:
             for _ in range(100):
                 row.got = str(await playing.ask())
@@ -329,10 +340,10 @@ async def test_c7_a_hedge_is_answered_and_its_loser_cancelled(log: Log, row: Row
 @pytest.mark.fault("C8", "200 fail at once")
 async def test_c8_calls_that_fail_at_once_have_each_its_own_attempts(log: Log, row: Row) -> None:
     row.expected = "503 http_response_status, 3 each"
-    options: dict[str, Any] = {"budget": None, "breaker": None, "max_concurrency": 400, "timeout": 20.0}
+    options: dict[str, Any] = {"budget": None, "breaker": None, "max_concurrency": 400}
     async with serving_raw() as upstream:
         upstream.on("/it", said(b"{}", "503 Busy"))
-        async with scene(log, upstream, GET("/it"), deadline=20.0, options=options) as playing:
+        async with scene(log, upstream, GET("/it"), options=options) as playing:
             found = await asyncio.gather(*(playing.ask() for _ in range(200)))
         row.got = str(found[0])
         row.wire, row.logged = upstream.begun, len(log.events("attempt.finished", upstream="failing", sent=True))
@@ -362,7 +373,7 @@ async def test_c9_a_retry_does_not_take_a_cancellation_for_a_failure(log: Log, r
     held = Told()
     async with serving_raw() as upstream:
         upstream.on("/it", *AGAIN[first]).on("/it", held)
-        async with asking(Upstream(upstream.url, timeout=0.5, retry=THRICE)) as one:
+        async with asking(Upstream(upstream.url, timeout=SHORT_DEADLINE, retry=THRICE)) as one:
             task = asyncio.create_task(one.ask(GET("/it")))
             await held.reached.get()
             task.cancel()
@@ -411,8 +422,8 @@ async def five_on_one_connection(log: Log) -> int:
     async with serving_raw() as upstream, serving_raw() as sibling:
         upstream.on("*", answer())
         sibling.on("*", HEALTHY)
-        table = {"failing": Upstream(upstream.url, timeout=5.0), "healthy": Upstream(sibling.url, timeout=5.0)}
-        page = page_of(POST("/it", json={}), deadline=20.0)
+        table = {"failing": Upstream(upstream.url), "healthy": Upstream(sibling.url)}
+        page = page_of(POST("/it", json={}))
         async with served([path("page", page.as_view())], table) as base:
             host, port = base.url.removeprefix("http://").split(":")
             reader, writer = await asyncio.open_connection(host, int(port))
@@ -437,7 +448,7 @@ async def test_c12_who_shares_a_call_is_answered_when_its_leader_leaves(log: Log
     told = Told()
     async with serving_raw() as upstream:
         upstream.on("/it", told).on("/it", answer(b'"shared"'))
-        async with serving(log, row, upstream, one_call(), coalesce=True, timeout=5.0) as base:
+        async with serving(log, row, upstream, one_call(), coalesce=True) as base:
             with Client(base.url) as leader, Client(base.url) as follower:
                 await leader.ask("/page")
                 await told.reached.get()

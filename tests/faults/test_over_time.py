@@ -230,7 +230,7 @@ def changes(log: Log) -> list[tuple[str, str]]:
 @pytest.mark.fault("U51", "hard down, and back")
 async def test_u51_an_upstream_that_is_down_is_left_alone_and_found_when_it_is_back(log: Log, row: Row) -> None:
     row.expected = "503 destination_unavailable"
-    breaker = Breaker(minimum_calls=6, open_time=2.0, longest_open_time=2.0, probes=1, successes=2)
+    breaker = Breaker(minimum_calls=6, open_time=4.0, longest_open_time=4.0, probes=1, successes=2)
     async with serving_raw() as upstream:
         upstream.on("/it", said(b"{}", "500 Down"))
         async with scene(log, upstream, GET("/it"), options={"breaker": breaker}) as playing:
@@ -239,7 +239,7 @@ async def test_u51_an_upstream_that_is_down_is_left_alone_and_found_when_it_is_b
             refused = await playing.ask()
             row.got = str(refused)
             assert row.got == "503 destination_unavailable"
-            assert refused.headers["retry-after"] in {"2", "3"}
+            assert refused.headers["retry-after"] in {"3", "4", "5"}
             assert upstream.begun == 6
             upstream.mend("/it", answer())
             async with asyncio.timeout(PATIENCE):
@@ -263,7 +263,7 @@ async def test_u52_a_slow_upstream_holds_no_more_than_its_bulkhead(log: Log, row
 
     async with serving_raw() as upstream:
         upstream.on("/it", slow)
-        options = {"max_concurrency": 2, "max_waiting": 1, "max_wait": 0.05, "retry": None, "timeout": 1.5}
+        options = {"max_concurrency": 2, "max_waiting": 1, "max_wait": 0.05, "retry": None, "timeout": 3.0}
         async with scene(log, upstream, GET("/it"), required=False, options=options) as playing:
             found = await asyncio.gather(*(playing.ask() for _ in range(8)))
         words = Counter(each.error["error"] for each in found)
@@ -280,7 +280,7 @@ async def test_u53_a_connection_on_which_nothing_passes_is_given_up_for_a_new_on
     async with serving_raw() as upstream, proxying(upstream.port) as proxy:
         upstream.on("/it", answer())
         place = Through(proxy)
-        async with scene(log, place, GET("/it"), options={"timeout": 1.5}) as playing:
+        async with scene(log, place, GET("/it"), options={"timeout": 3.0}) as playing:
             await playing.ask()
             proxy.forget()
             found = await playing.ask()
@@ -332,7 +332,7 @@ async def test_u55_a_network_that_loses_packets_costs_time_and_hardly_a_page(log
 
         async with serving_raw() as upstream:
             upstream.on("*", answer())
-            async with scene(log, upstream, GET("/it"), deadline=5.0, options={"timeout": 1.5}) as playing:
+            async with scene(log, upstream, GET("/it"), options={"timeout": 5.0}) as playing:
                 losing = asyncio.ensure_future(lose())
                 try:
                     await asyncio.gather(*(several(playing, 25) for _ in range(8)))

@@ -10,9 +10,10 @@ from django.core.exceptions import PermissionDenied
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.urls import path, register_converter, reverse
 
-from gateway import AggregateView, Answer, call
+from gateway import Answer, call
 from tests.conftest import StartStub
 from tests.logs import CANARY
+from tests.serving import PatientPage
 from tests.stub import Answered, Received, Stub
 from upstreams import GET, JSON, POST, Request
 
@@ -20,13 +21,13 @@ FILE = Path(__file__)
 FILE_CONTENT = FILE.read_bytes()
 
 
-class Item(AggregateView):
+class Item(PatientPage):
     @call("shop")
     def item(self, item_id: int) -> Request[JSON]:
         return GET("/items/{id}", id=item_id)
 
 
-class Broken(AggregateView):
+class Broken(PatientPage):
     @call("shop")
     def broken(self) -> Request[JSON]:
         return GET("/broken")
@@ -36,7 +37,7 @@ class Order(msgspec.Struct):
     text: str
 
 
-class PlaceOrder(AggregateView):
+class PlaceOrder(PatientPage):
     max_body = 500_000
 
     @call("shop")
@@ -44,7 +45,7 @@ class PlaceOrder(AggregateView):
         return POST("/orders", json=body)
 
 
-class Decorated(AggregateView):
+class Decorated(PatientPage):
     @call("shop")
     def item(self) -> Request[JSON]:
         return GET("/items/7")

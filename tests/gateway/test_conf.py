@@ -11,7 +11,18 @@ from django.test import override_settings
 from gateway.conf import Conf, conf
 from upstreams import Upstream
 
-SETTINGS = ("UPSTREAMS", "GATEWAY_NAME", "GATEWAY_SERVER_TIMING", "GATEWAY_DEADLINE_HEADER", "PAGE_MIDDLEWARE")
+SETTINGS = (
+    "UPSTREAMS",
+    "GATEWAY_NAME",
+    "GATEWAY_SERVER_TIMING",
+    "GATEWAY_DEADLINE_HEADER",
+    "GATEWAY_METRICS",
+    "GATEWAY_METRICS_TOKEN",
+    "GATEWAY_OTLP_ENDPOINT",
+    "GATEWAY_CONTROL_DIR",
+    "OPS_TOKEN",
+    "PAGE_MIDDLEWARE",
+)
 
 
 def test_without_settings_of_its_own_a_project_has_good_ones() -> None:
@@ -29,6 +40,12 @@ def test_without_settings_of_its_own_a_project_has_good_ones() -> None:
         server_timing=False,
         page_middleware=("gateway.middleware.Edge",),
         deadline_header="x-request-timeout-ms",
+        metrics=False,
+        metrics_token=None,
+        otlp_endpoint=None,
+        log_dir=None,
+        control_dir=None,
+        ops_token=None,
     )
 
 
@@ -58,6 +75,26 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"PAGE_MIDDLEWARE": None}, "PAGE_MIDDLEWARE must be a list of dotted paths"),
     ({"GATEWAY_DEADLINE_HEADER": "two words"}, "GATEWAY_DEADLINE_HEADER must be the name of a header"),
     ({"GATEWAY_DEADLINE_HEADER": None}, "GATEWAY_DEADLINE_HEADER must be the name of a header"),
+    ({"GATEWAY_METRICS_TOKEN": "two words"}, "GATEWAY_METRICS_TOKEN must be letters"),
+    ({"GATEWAY_METRICS_TOKEN": "caf\xe9"}, "GATEWAY_METRICS_TOKEN must be letters"),
+    ({"GATEWAY_METRICS_TOKEN": b"bytes"}, "GATEWAY_METRICS_TOKEN must be letters"),
+    *(
+        ({"GATEWAY_OTLP_ENDPOINT": endpoint}, "GATEWAY_OTLP_ENDPOINT must be a base URL")
+        for endpoint in (
+            "collector:4318",
+            "ftp://collector",
+            "http://",
+            "http://collector:port",
+            "http://collector:0",
+            "http://[collector",
+            "http://user:word@collector",
+            "http://collector?key=a",
+            "http://collector#part",
+            "http://coll ector",
+            "http://collector\n",
+            4318,
+        )
+    ),
     ({"UPSTREAMS": None}, "UPSTREAMS cannot be used:\n  it must be a dict"),
     ({"UPSTREAMS": {"a": "http://a"}}, "  a: must be an Upstream, not str"),
     ({"UPSTREAMS": {"a": Upstream("a"), "b": Upstream("http://b", timeout=0)}}, "  b: timeout must be above 0"),
@@ -70,3 +107,21 @@ def test_a_setting_that_makes_no_sense_is_refused_by_name(settings: dict[str, An
         conf()
 
     assert said in str(refused.value)
+
+
+def test_a_token_is_not_shown_with_the_other_settings() -> None:
+    with override_settings(GATEWAY_METRICS_TOKEN="s3cret=="):
+        assert conf().metrics_token == "s3cret=="
+        assert "s3cret" not in repr(conf())
+
+
+@pytest.mark.parametrize("name", ["GATEWAY_METRICS_TOKEN", "GATEWAY_OTLP_ENDPOINT"])
+def test_a_setting_that_is_empty_is_off(name: str) -> None:
+    with override_settings(**{name: ""}):
+        assert (conf().metrics_token, conf().otlp_endpoint) == (None, None)
+
+
+@pytest.mark.parametrize("endpoint", ["http://collector:4318", "https://collector/otlp", "http://[::1]:4318"])
+def test_an_endpoint_is_a_base_url(endpoint: str) -> None:
+    with override_settings(GATEWAY_OTLP_ENDPOINT=f"{endpoint}/"):
+        assert conf().otlp_endpoint == endpoint

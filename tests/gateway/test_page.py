@@ -11,10 +11,10 @@ import msgspec
 import pytest
 from django.urls import path
 
-from gateway import AggregateView, DeclarationError, by_method, call
+from gateway import DeclarationError, by_method, call
 from tests.conftest import StartStub
 from tests.logs import CANARY, Log
-from tests.serving import gateway
+from tests.serving import PatientPage, gateway
 from tests.stub import Answered, Barrier, Gate
 from upstreams import GET, JSON, POST, Request
 
@@ -24,7 +24,7 @@ class User(msgspec.Struct):
     name: str
 
 
-class ThreeCalls(AggregateView):
+class ThreeCalls(PatientPage):
     @call("users")
     def user(self, user_id: int) -> Request[User]:
         return GET("/users/{id}", id=user_id)
@@ -101,7 +101,7 @@ async def test_a_departed_client_cancels_the_reads_in_flight(
     assert [event["outcome"] for event in log.events("attempt.finished", call="reviews")] == ["cancelled"]
 
 
-class Cart(AggregateView):
+class Cart(PatientPage):
     @call("all")
     def cart(self) -> Request[JSON]:
         return GET("/cart")
@@ -111,7 +111,7 @@ class Line(msgspec.Struct):
     sku: str
 
 
-class AddToCart(AggregateView):
+class AddToCart(PatientPage):
     @call("all")
     def line(self, body: Line) -> Request[JSON]:
         return POST("/cart", json=body)
@@ -239,13 +239,13 @@ class TestDeclaring:
         assert raised.value.faults == (sentence,)
 
     def test_a_page_without_calls_of_its_own_may_name_what_its_heirs_take(self) -> None:
-        class Base(AggregateView):
+        class Base(PatientPage):
             log_fields = ("user_id", "query.limit", "body.sku")
 
         assert Base.log_fields
 
 
-class Listing(AggregateView):
+class Listing(PatientPage):
     @call("all")
     def thing(self, query: Wanting) -> Request[JSON]:
         return GET("/thing", limit=query.limit)

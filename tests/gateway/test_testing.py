@@ -11,8 +11,8 @@ import msgspec
 import pytest
 from django.http import Http404, HttpRequest
 
-from gateway import AggregateView, Answer, Fan, Problem, batch, call, each, page_test, part
-from tests.serving import project
+from gateway import Answer, Fan, Problem, batch, call, each, page_test, part
+from tests.serving import PatientPage, project
 from upstreams import GET, JSON, POST, Fault, Reply, Request, Upstream
 
 
@@ -34,7 +34,7 @@ class Basket(msgspec.Struct):
     lines: list[int]
 
 
-class Shop(AggregateView):
+class Shop(PatientPage):
     @call("users", passthrough=(404,))
     def user(self, user_id: int) -> Request[User]:
         return GET("/users/{id}", id=user_id)
@@ -169,7 +169,7 @@ def test_an_upstream_passes_a_status_through_as_the_settings_say() -> None:
         assert page_test(Shop, user_id=7, answers={**GIVEN, "user": HTTPStatus.CONFLICT}).status == 409
 
 
-class Feed(AggregateView):
+class Feed(PatientPage):
     @call("feed")
     def feed(self) -> Request[Reply[JSON | None]]:
         return GET("/feed")
@@ -193,7 +193,7 @@ def test_a_good_status_alone_is_an_answer_without_a_body() -> None:
 
 
 def test_bytes_are_the_body_as_it_is() -> None:
-    class Page(AggregateView):
+    class Page(PatientPage):
         @call("numbers")
         def numbers(self) -> Request[JSON]:
             return GET("/numbers")
@@ -217,7 +217,7 @@ def test_a_call_of_a_part_without_an_answer_is_an_error_even_in_an_optional_part
 
 
 def test_a_mistake_in_the_page_is_raised_where_it_was_made() -> None:
-    class Page(AggregateView):
+    class Page(PatientPage):
         @call("users")
         def user(self) -> Request[User]:
             return GET("/user")
@@ -239,7 +239,7 @@ def test_a_mistake_in_the_test_is_raised_too() -> None:
 
 
 def test_a_mistake_in_a_streamed_page_is_raised_too() -> None:
-    class Page(AggregateView):
+    class Page(PatientPage):
         def merge(self, number: int) -> int:
             return [][number]
 
@@ -249,7 +249,7 @@ def test_a_mistake_in_a_streamed_page_is_raised_too() -> None:
 
 @pytest.mark.parametrize(("error", "status"), [(Problem(422, detail="too many"), 422), (Http404(), 404)])
 def test_what_a_page_raises_to_answer_is_its_answer(error: Exception, status: int) -> None:
-    class Page(AggregateView):
+    class Page(PatientPage):
         def merge(self) -> None:
             raise error
 
@@ -262,7 +262,7 @@ def test_a_url_kwarg_that_is_not_given_is_named() -> None:
 
 
 def test_a_url_kwarg_may_be_called_page() -> None:
-    class Page(AggregateView):
+    class Page(PatientPage):
         def merge(self, page: int) -> int:
             return page
 
@@ -275,7 +275,7 @@ async def test_page_test_in_an_async_test_says_what_to_do() -> None:
     assert await asyncio.sleep(0, "the loop goes on")
 
 
-class Search(AggregateView):
+class Search(PatientPage):
     def merge(self, query: Paging, request: HttpRequest) -> list[Any]:
         return [query.limit, query.tag, request.method, request.headers.get("X-Shop")]
 
@@ -295,7 +295,7 @@ def test_a_method_that_the_page_does_not_answer_is_a_problem() -> None:
     assert page_test(Search, method="DELETE", answers={}).status == 405
 
 
-class Buy(AggregateView):
+class Buy(PatientPage):
     @call("orders")
     def order(self, body: Basket) -> Request[int]:
         return POST("/orders", json=body.lines)
@@ -320,7 +320,7 @@ def test_a_wrong_body_is_a_problem_and_nothing_is_asked(body: Any, status: int) 
 
 
 def test_a_page_without_an_envelope_answers_its_data_alone() -> None:
-    class Bare(AggregateView):
+    class Bare(PatientPage):
         envelope = False
 
         @call("errors", optional=True)
@@ -335,7 +335,7 @@ def test_a_page_without_an_envelope_answers_its_data_alone() -> None:
 
 @pytest.mark.parametrize("accept", ["application/jsonl", "text/event-stream"])
 def test_a_streamed_answer_is_told_as_its_frames(accept: str) -> None:
-    class Page(AggregateView):
+    class Page(PatientPage):
         @call("users")
         def user(self) -> Request[User]:
             return GET("/user")
@@ -350,7 +350,7 @@ def test_a_streamed_answer_is_told_as_its_frames(accept: str) -> None:
 
 
 def test_an_answer_without_a_body_is_none() -> None:
-    class Gone(AggregateView):
+    class Gone(PatientPage):
         def merge(self) -> Answer[None]:
             return Answer(None, status=204)
 

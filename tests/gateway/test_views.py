@@ -17,12 +17,10 @@ from gateway import AggregateView, CallFailed, Problem, call, fan_out
 from tests import ways
 from tests.conftest import StartStub
 from tests.logs import CANARY, Log
-from tests.serving import asking, gateway
+from tests.serving import SHORT, SLOW, asking, gateway
 from tests.stub import Answered, Gate, Received, Stub
 from tests.ways import WAYS, until
 from upstreams import GET, JSON, POST, Request, Upstream
-
-SLOW = 60.0
 
 
 class User(msgspec.Struct):
@@ -151,11 +149,11 @@ async def test_the_calls_of_a_view_are_in_flight_together_from_when_they_are_mad
 
 async def test_at_its_deadline_a_view_has_what_a_page_would_have(stub: StartStub) -> None:
     async def requiring(request: HttpRequest) -> HttpResponse:
-        async with fan_out(request, deadline=0.4) as fan:
+        async with fan_out(request, deadline=SHORT) as fan:
             return fan.answer({"slow": await fan.call("all", GET("/slow"))})
 
     async def doing_without(request: HttpRequest) -> HttpResponse:
-        async with fan_out(request, deadline=0.4) as fan:
+        async with fan_out(request, deadline=SHORT) as fan:
             return fan.answer({"slow": await fan.call("all", GET("/slow"), optional=True)})
 
     server = await stub("all")
@@ -173,14 +171,14 @@ async def test_at_its_deadline_a_view_has_what_a_page_would_have(stub: StartStub
 
 
 async def unawaited(request: HttpRequest) -> HttpResponse:
-    async with fan_out(request) as fan:
+    async with fan_out(request, deadline=SLOW) as fan:
         _unawaited = fan.call("all", GET("/broken"), name="never awaited")
         await fan.call("all", GET("/after"))
         return fan.answer({})
 
 
 async def catching(request: HttpRequest) -> HttpResponse:
-    async with fan_out(request) as fan:
+    async with fan_out(request, deadline=SLOW) as fan:
         try:
             value = await fan.call("all", GET("/broken"), int)
         except CallFailed:
@@ -190,14 +188,14 @@ async def catching(request: HttpRequest) -> HttpResponse:
 
 async def catching_outside(request: HttpRequest) -> HttpResponse:
     try:
-        async with fan_out(request) as fan:
+        async with fan_out(request, deadline=SLOW) as fan:
             return fan.answer({"value": await fan.call("all", GET("/broken"), int)})
     except CallFailed as failed:
         return HttpResponse(f"{failed.call} {failed.failure.status}", status=207)
 
 
 async def after_the_block(request: HttpRequest) -> HttpResponse:
-    async with fan_out(request) as fan:
+    async with fan_out(request, deadline=SLOW) as fan:
         held = fan.call("all", GET("/held"))
         await fan.call("all", GET("/after"))
     return HttpResponse(bytes(await held))
@@ -348,7 +346,7 @@ async def test_what_a_view_raises_is_a_problem_and_its_calls_are_reaped(
 
 async def test_a_value_that_fits_into_no_request_is_the_clients_or_the_upstreams(stub: StartStub) -> None:
     async def following(request: HttpRequest, name: str) -> HttpResponse:
-        async with fan_out(request) as fan:
+        async with fan_out(request, deadline=SLOW) as fan:
             user = await fan.call("all", GET("/users/{name}", name=name), User)
             return fan.answer(await fan.call("all", GET("/friends/{name}", name=user.name)))
 
@@ -368,7 +366,7 @@ async def test_a_value_that_fits_into_no_request_is_the_clients_or_the_upstreams
 
 async def test_calls_are_named_by_their_upstream_and_numbered_from_the_second_on(stub: StartStub, log: Log) -> None:
     async def naming(request: HttpRequest) -> HttpResponse:
-        async with fan_out(request) as fan:
+        async with fan_out(request, deadline=SLOW) as fan:
             pending = [fan.call("all", GET("/n", page=page), optional=True) for page in range(3)]
             pending.append(fan.call("all", GET("/n"), optional=True, name="own"))
             return fan.answer([await one for one in pending])
@@ -408,7 +406,7 @@ async def test_a_write_that_nobody_awaits_is_the_author_s_mistake_and_not_lost_i
     server.on("*", {})
 
     async def careless(request: HttpRequest) -> HttpResponse:
-        async with fan_out(request) as fan:
+        async with fan_out(request, deadline=SLOW) as fan:
             _ = fan.call("ledger", POST("/entries", json={}))
             return fan.answer({})
 

@@ -12,7 +12,7 @@ import pytest
 from .server import serving
 from .shop import write_sqlite
 
-SQL_TIME_LIMIT = 500
+SQL_TIME_LIMIT = 2000
 """Milliseconds after which Datasette gives up a query, with a 400."""
 
 QUERIES = {

@@ -94,8 +94,8 @@ class WireLog:
         return [seen for seen in (msgspec.json.decode(line, type=Exchange) for line in lines) if token in seen.uri]
 
     async def seen(self, token: str, count: int = 1) -> list[Exchange]:
-        """The same, once there are so many: a line is written after its answer. Raises TimeoutError after 5 seconds."""
-        async with asyncio.timeout(5):
+        """The same, once there are so many: a line is written after its answer. Raises TimeoutError in 20 seconds."""
+        async with asyncio.timeout(20):
             # nginx tells nobody when it has written.
             while len(exchanges := await asyncio.to_thread(self.holding, token)) < count:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)

@@ -18,7 +18,7 @@ from django.urls import path
 from demo.services.records import Order as ShopOrder
 from gateway import AggregateView, Fan, batch, by_method, call, each, part
 from tests.logs import CANARY, Log
-from tests.serving import gateway
+from tests.serving import PatientPage, gateway
 from upstreams import DELETE, FOLLOW, GET, JSON, PATCH, POST, PUT, Reply, Request
 
 from .asking import ask, patient
@@ -273,7 +273,7 @@ class EveryOrder(AggregateView):
             request = FOLLOW(following[1])
 
 
-class Astray(AggregateView):
+class Astray(PatientPage):
     """Follows Datasette's links at another server."""
 
     @call("datasette")

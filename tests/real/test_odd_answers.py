@@ -236,12 +236,8 @@ class TestBusy:
         self, client: ClientSession, nginx: str, wire_log: WireLog, link: str, status: int
     ) -> None:
         link, token = token_on(link)
-
-        class Hurried(Needed):
-            deadline = 0.9
-
-        async with gateway([path("", Hurried.as_view())], {"server": patient(nginx)}) as base:
-            got = await ask(client, base, params={"odd": link, "well": ""})
+        async with gateway(ROUTES, {"server": patient(nginx)}) as base:
+            got = await ask(client, f"{base}/needed", params={"odd": link, "well": ""})
 
         assert (got.status, got.errors["odd"]["status"], got.errors["odd"]["attempts"]) == (503, status, 1)
         assert 1 <= int(got.headers["Retry-After"]) <= 86400
@@ -258,7 +254,7 @@ class TestBusy:
 
         assert (first.status, second.status) == (200, 200)
         assert [exchange.status for exchange in seen] == [200, 429, 200]
-        assert [event["wait_ms"] for event in log.events("retry.scheduled")] == [1000.0]
+        assert [event["wait_ms"] for event in log.events("retry.scheduled")] == [4000.0]
 
 
 class TestLate:
@@ -267,7 +263,7 @@ class TestLate:
         self, client: ClientSession, log: Log, nginx: str, wire_log: WireLog, link: str
     ) -> None:
         odd, token = token_on(link)
-        async with gateway(ROUTES, {"server": Upstream(nginx, timeout=0.3, retry=Retry(2, 0.0, 0.0))}) as base:
+        async with gateway(ROUTES, {"server": Upstream(nginx, timeout=0.9, retry=Retry(2, 0.0, 0.0))}) as base:
             got = await ask(client, f"{base}/needed", params={"odd": odd, "well": ""})
             seen = await wire_log.seen(token, 2)
 

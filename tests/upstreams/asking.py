@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from gateway.log import events
 from tests.logs import CANARY
+from tests.serving import SLOW, patient
 from upstreams import (
     JSON,
     Attempt,
@@ -105,7 +106,7 @@ class Asking:
         type_: Any = JSON,
         *,
         decode: Callable[[bytes], Any] | None = None,
-        within: float = 10.0,
+        within: float = SLOW,
         absent: Collection[int] = (),
         of: Inbound | None = None,
         name: str = "it",
@@ -145,9 +146,9 @@ def is_idle(client: Client) -> None:
 
 @asynccontextmanager
 async def asking(upstream: Upstream) -> AsyncIterator[Asking]:
-    """Open a fleet of one upstream. When it closes, every permit and every connection has been given back."""
+    """Open a fleet of one upstream, a patient one. When it closes, every permit and connection has been given back."""
     notes = Notes()
-    async with open_fleet({"service": upstream}, notes) as fleet:
+    async with open_fleet({"service": patient(upstream)}, notes) as fleet:
         one = Asking(fleet, upstream, notes)
         yield one
     one.gave_everything_back()

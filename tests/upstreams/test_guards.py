@@ -10,6 +10,7 @@ import pytest
 
 from tests.chaos import Raw, answer, refused_port, rst
 from tests.conftest import StartStub
+from tests.serving import SHORT
 from tests.stub import Answered, Gate, Turns
 from tests.upstreams.asking import asking, until
 from upstreams import FOLLOW, GET, JSON, POST, Attempt, Breaker, Budget, Ejection, Fault, Request, Retry, Upstream
@@ -99,7 +100,7 @@ class TestBreaker:
         server, gate = await stub("service"), Gate(BROKEN)
         server.on("/", gate)
         breaker = Breaker(minimum_calls=2)
-        upstream = Upstream(server.url, max_concurrency=2, max_wait=9.0, timeout=30.0, breaker=breaker, retry=None)
+        upstream = Upstream(server.url, max_concurrency=2, breaker=breaker, retry=None)
         async with asking(upstream) as one:
             asked = [asyncio.create_task(one.ask(GET("/"), within=60.0)) for _ in range(20)]
             await until(lambda: one.client.guards.bulkhead.waiting == 18)
@@ -118,7 +119,7 @@ class TestBreaker:
         server = (await stub("service")).on("*", Gate({}))
         upstream = Upstream(server.url, timeout=30.0, breaker=Breaker(minimum_calls=5, slow_after=0.05))
         async with asking(upstream) as one:
-            asked = [one.ask(GET("/{n}", n=n), within=0.2) for n in range(5)]
+            asked = [one.ask(GET("/{n}", n=n), within=SHORT) for n in range(5)]
             outcomes = await asyncio.gather(*asked)
             assert one.client.guards.breaker.state is State.OPEN
 

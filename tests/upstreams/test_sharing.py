@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from tests.conftest import StartStub
+from tests.serving import SHORT
 from tests.stub import Answered, Gate, Received, Turns
 from tests.upstreams.asking import Asking, asking, inbound, until
 from upstreams import FOLLOW, GET, JSON, POST, Fault, Inbound, Request, Retry, Upstream
@@ -209,7 +210,7 @@ async def test_a_leader_s_shorter_deadline_is_not_the_followers(stub: StartStub)
     server, gate = await stub("service"), Gate({})
     server.on("/", gate)
     async with asking(Upstream(server.url, coalesce=True, timeout=30.0)) as one:
-        hasty = asyncio.create_task(one.ask(GET("/"), within=0.1))
+        hasty = asyncio.create_task(one.ask(GET("/"), within=SHORT))
         await gate.arrived.wait()
         patient = asyncio.create_task(one.ask(GET("/"), within=60.0))
         assert (await hasty).fault is Fault.DEADLINE_EXCEEDED
@@ -219,10 +220,10 @@ async def test_a_leader_s_shorter_deadline_is_not_the_followers(stub: StartStub)
 
 
 async def test_a_leader_who_has_no_time_to_retry_leaves_that_to_the_followers(stub: StartStub) -> None:
-    server, gate = await stub("service"), Gate(Answered({}, 503, {"Retry-After": "1"}))
+    server, gate = await stub("service"), Gate(Answered({}, 503, {"Retry-After": "60"}))
     server.on("/", Turns([gate, {}]))
     async with asking(Upstream(server.url, coalesce=True, timeout=30.0)) as one:
-        hasty = asyncio.create_task(one.ask(GET("/"), within=0.9))
+        hasty = asyncio.create_task(one.ask(GET("/"), within=30.0))
         await gate.arrived.wait()
         patient = asyncio.create_task(one.ask(GET("/"), within=60.0))
         await until(lambda: one.notes.joined)
@@ -237,7 +238,7 @@ async def test_a_leader_who_could_not_wait_for_a_permit_leaves_that_to_the_follo
     async with asking(Upstream(server.url, coalesce=True, timeout=30.0, max_concurrency=1, max_wait=30.0)) as one:
         other = asyncio.create_task(one.ask(GET("/other"), within=60.0))
         await gate.arrived.wait()
-        hasty = asyncio.create_task(one.ask(GET("/"), within=0.1))
+        hasty = asyncio.create_task(one.ask(GET("/"), within=SHORT))
         await until(lambda: one.client.guards.bulkhead.waiting)
         patient = asyncio.create_task(one.ask(GET("/"), within=60.0))
         assert (await hasty).fault is Fault.CONNECTION_LIMIT_REACHED

@@ -37,6 +37,7 @@ from tests.chaos import (
     silence,
 )
 from tests.logs import CANARY
+from tests.serving import SHORT
 from tests.upstreams.asking import Asking, asking, until
 from upstreams import GET, HEAD, JSON, POST, Fault, Outcome, Reply, Retry, Upstream
 from upstreams.connections import Trip, open_session
@@ -189,7 +190,7 @@ SLOW = [
     case("silence in the body", Fault.HTTP_RESPONSE_TIMEOUT, LENGTH % 99 + b"{", silence),
     case("headers drop by drop", Fault.HTTP_RESPONSE_TIMEOUT, OK + b"a: ", endlessly(b"b", 0.005)),
     case("body drop by drop", Fault.HTTP_RESPONSE_TIMEOUT, LENGTH % 9999, endlessly(b" ", 0.005)),
-    case("now and then a wait", Fault.HTTP_RESPONSE_TIMEOUT, endlessly(head("102 Processing"), 0.02)),
+    case("now and then a wait", Fault.HTTP_RESPONSE_TIMEOUT, endlessly(head("102 Processing"), 0.1)),
 ]
 
 
@@ -199,7 +200,7 @@ SLOW = [
 async def test_what_an_upstream_does_wrong_has_a_name_and_a_price(raw: Raw, case_: Case) -> None:
     raw.on("/read", *case_.steps).on("/write", *case_.steps)
 
-    async with asking(Upstream(raw.url, retry=TWICE, timeout=5.0)) as one:
+    async with asking(Upstream(raw.url, retry=TWICE)) as one:
         outcome = await one.ask(GET("/read", token=CANARY))
         assert (outcome.fault, outcome.attempts) == (case_.fault, 2 if case_.retried else 1)
         assert outcome.value is None
@@ -215,7 +216,7 @@ async def test_what_an_upstream_does_wrong_has_a_name_and_a_price(raw: Raw, case
 async def test_an_upstream_that_is_too_slow_is_given_up_at_the_attempt_s_timeout(raw: Raw, case_: Case) -> None:
     raw.on("/", *case_.steps)
 
-    async with asking(Upstream(raw.url, retry=None, timeout=0.2)) as one:
+    async with asking(Upstream(raw.url, retry=None, timeout=SHORT)) as one:
         outcome = await one.ask(GET("/"))
 
     assert (outcome.fault, outcome.attempts, len(raw.requests)) == (Fault.HTTP_RESPONSE_TIMEOUT, 1, 1)
@@ -225,7 +226,7 @@ async def test_an_upstream_that_is_too_slow_is_given_up_at_the_attempt_s_timeout
 async def test_a_timeout_is_tried_again_on_a_new_connection(raw: Raw) -> None:
     raw.on("/", silence).on("/", answer())
 
-    async with asking(Upstream(raw.url, retry=TWICE, timeout=0.3)) as one:
+    async with asking(Upstream(raw.url, retry=TWICE, timeout=SHORT)) as one:
         outcome = await one.ask(GET("/"))
 
     assert (outcome.fault, outcome.attempts) == (None, 2)
@@ -351,7 +352,7 @@ class Wire:
         self.url = upstream.urls[0]
         self.answers: list[Answer] = []
 
-    async def ask(self, target: str = "/", method: str = "GET", within: float = 5.0) -> tuple[Fault | None, Trip]:
+    async def ask(self, target: str = "/", method: str = "GET", within: float = 60.0) -> tuple[Fault | None, Trip]:
         trip = Trip()
         try:
             async with asyncio.timeout(within):
@@ -475,7 +476,7 @@ class TestNames:
 
     async def test_a_name_service_that_does_not_answer_is_a_timeout_of_its_own(self) -> None:
         async with wired(Upstream("http://name.test"), Names()) as wire:
-            fault, trip = await wire.ask(within=0.05)
+            fault, trip = await wire.ask(within=0.5)
 
         assert (fault, trip.resolving, trip.sent) == (Fault.DNS_TIMEOUT, True, False)
 
@@ -498,7 +499,7 @@ class TestNames:
     async def test_past_the_name_a_timeout_is_the_connection_s(self) -> None:
         with deaf_port() as port:
             async with wired(Upstream(f"http://name.test:{port}"), Names("127.0.0.1")) as wire:
-                fault, trip = await wire.ask(within=0.1)
+                fault, trip = await wire.ask(within=0.5)
 
         assert (fault, trip.resolving) == (Fault.CONNECTION_TIMEOUT, False)
 
@@ -513,7 +514,7 @@ class TestNames:
                     gone.listen(0)
                     queued.setblocking(False)  # noqa: FBT003
                     queued.connect_ex(gone.getsockname())
-                assert (await wire.ask(within=0.2))[0] is (
+                assert (await wire.ask(within=SHORT))[0] is (
                     Fault.CONNECTION_TIMEOUT if deaf else Fault.CONNECTION_REFUSED
                 )
                 names.addresses = ("127.0.0.1",)
@@ -591,7 +592,7 @@ class TestAnswered:
             server.on("/silence", silence).on("/begun", b"HTTP", silence)
 
             assert (await wire.ask("/silence", within=0.1))[1].answered is False
-            assert (await wire.ask("/begun", within=0.3))[1].answered is True
+            assert (await wire.ask("/begun", within=SHORT))[1].answered is True
 
     async def test_what_came_before_the_request_counts(self) -> None:
         trip = Trip()
@@ -639,7 +640,7 @@ class TestConnecting:
             self.check(one, await one.ask(GET("/")), Fault.CONNECTION_REFUSED, 2)
 
     async def test_a_name_that_does_not_exist_is_not_asked_for_twice(self) -> None:
-        async with asking(Upstream("http://nobody.invalid", retry=TWICE, timeout=9.0)) as one:
+        async with asking(Upstream("http://nobody.invalid", retry=TWICE)) as one:
             self.check(one, await one.ask(GET("/")), Fault.DNS_ERROR, 1)
 
     async def test_an_address_that_is_forbidden_is_not_asked_for_twice(self) -> None:
@@ -652,13 +653,13 @@ class TestConnecting:
 
     async def test_a_machine_that_does_not_answer_times_out(self) -> None:
         with deaf_port() as port:
-            async with asking(Upstream(f"http://127.0.0.1:{port}", retry=TWICE, timeout=0.06)) as one:
+            async with asking(Upstream(f"http://127.0.0.1:{port}", retry=TWICE, timeout=0.3)) as one:
                 self.check(one, await one.ask(GET("/")), Fault.CONNECTION_TIMEOUT, 2)
 
     async def test_a_tls_handshake_that_is_never_answered_times_out(self) -> None:
         async with (
             serving_raw() as plain,
-            asking(Upstream(f"https://127.0.0.1:{plain.port}", retry=TWICE, timeout=0.06)) as one,
+            asking(Upstream(f"https://127.0.0.1:{plain.port}", retry=TWICE, timeout=0.3)) as one,
         ):
             self.check(one, await one.ask(GET("/")), Fault.CONNECTION_TIMEOUT, 2)
 
@@ -913,7 +914,7 @@ async def test_random_bytes_for_an_answer_are_always_a_named_fault_or_a_value() 
                 at = random.randrange(len(text))
                 text[at : at + 1] = random.choice([b"", bytes([random.randrange(256)]), text[at : at + 1] * 2])
             server.on("*", bytes(text), fin)
-        async with asking(Upstream(server.url, retry=None, timeout=5.0)) as one:
+        async with asking(Upstream(server.url, retry=None)) as one:
             for _ in range(150):
                 outcome = await one.ask(GET("/"))
                 assert outcome.fault is not Fault.PROXY_INTERNAL_ERROR

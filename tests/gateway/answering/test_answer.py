@@ -17,7 +17,7 @@ from gateway import AggregateView, Answer, CallFailed, Problem, call, each
 from gateway.answering.answer import Failure
 from tests.conftest import StartStub
 from tests.logs import CANARY, Log
-from tests.serving import gateway
+from tests.serving import PatientPage, gateway
 from tests.stub import Answered, Received, Stub
 from upstreams import GET, JSON, POST, Fault, Reply, Request, Upstream
 
@@ -39,7 +39,7 @@ def once(server: Stub) -> Upstream:
     return Upstream(server.url, retry=None)
 
 
-class Plain(AggregateView):
+class Plain(PatientPage):
     @call("all")
     def thing(self) -> Request[JSON]:
         return GET("/thing")
@@ -74,7 +74,7 @@ class Bare(Plain):
     envelope = False
 
 
-class OfAReply(AggregateView):
+class OfAReply(PatientPage):
     @call("all")
     def thing(self) -> Request[Reply[JSON]]:
         return GET("/thing")
@@ -83,7 +83,7 @@ class OfAReply(AggregateView):
         return thing.value
 
 
-class PublicReplies(AggregateView):
+class PublicReplies(PatientPage):
     @call("all")
     def thing(self) -> Request[Reply[JSON]]:
         return GET("/thing")
@@ -97,7 +97,7 @@ class PublicReplies(AggregateView):
         return [1, 2]
 
 
-class ThroughAnotherCall(AggregateView):
+class ThroughAnotherCall(PatientPage):
     @call("all", internal=True)
     def thing(self) -> Request[JSON]:
         return GET("/thing")
@@ -182,7 +182,7 @@ class TestExactBytes:
         assert msgspec.json.decode(body)["data"]["user"] == {"id": 2**70, "name": name}
 
 
-class Three(AggregateView):
+class Three(PatientPage):
     @call("all")
     def six(self) -> Request[JSON]:
         return GET("/six")
@@ -200,13 +200,13 @@ async def echo(asked: Received) -> Answered:
     return Answered(asked.body)
 
 
-class JustUser(AggregateView):
+class JustUser(PatientPage):
     @call("all")
     def user(self) -> Request[User]:
         return GET("/user")
 
 
-class Partial(AggregateView):
+class Partial(PatientPage):
     """The `user` waits for the reviews, so what is known of them is known when it fails."""
 
     @call("reviews", optional=True)
@@ -281,7 +281,7 @@ class TestPartial:
         assert "Proxy-Status" not in answer.headers
 
 
-class Decides(AggregateView):
+class Decides(PatientPage):
     """`merge` returns what the test's `make` does, or raises it."""
 
     make: Any = None

@@ -22,7 +22,7 @@ from gateway import AggregateView, Problem, call
 from gateway.answering.inputs import read_inputs
 from tests.conftest import StartStub
 from tests.logs import CANARY
-from tests.serving import gateway, project
+from tests.serving import PatientPage, gateway, project
 from upstreams import GET, JSON, POST, Request
 
 OWNER = uuid.UUID("0f8fad5b-d9cb-469f-a165-70867728950e")
@@ -69,19 +69,19 @@ class Order(msgspec.Struct, rename="camel"):
     sort: Sort = Sort.PRICE
 
 
-class SearchPage(AggregateView):
+class SearchPage(PatientPage):
     @call("all")
     def found(self, query: Search) -> Request[JSON]:
         return GET("/search", limit=query.limit, text=query.text)
 
 
-class StrictPage(AggregateView):
+class StrictPage(PatientPage):
     @call("all")
     def found(self, query: Strict) -> Request[JSON]:
         return GET("/search", needed=query.needed)
 
 
-class OrderPage(AggregateView):
+class OrderPage(PatientPage):
     max_body = 1000
 
     @call("all")

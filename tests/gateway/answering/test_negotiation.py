@@ -11,7 +11,7 @@ from django.urls import path
 from gateway import AggregateView, Answer, Problem, call
 from gateway.answering.negotiation import negotiate
 from tests.conftest import StartStub
-from tests.serving import gateway
+from tests.serving import PatientPage, gateway
 from tests.stub import Answered
 from tests.ways import WAYS, asking
 from upstreams import GET, JSON, Request
@@ -81,7 +81,7 @@ def test_the_client_gets_what_it_likes_best_of_what_there_is(
             assert raised.value.status == 406
 
 
-class Page(AggregateView):
+class Page(PatientPage):
     @call("all")
     def thing(self) -> Request[JSON]:
         return GET("/thing")

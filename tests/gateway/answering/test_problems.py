@@ -20,11 +20,11 @@ from django.http.multipartparser import MultiPartParserError
 from django.test import Client
 from django.urls import path
 
-from gateway import AggregateView, CallFailed, Problem, call, fan_out
+from gateway import CallFailed, Problem, call, fan_out
 from gateway.answering.answer import Failure
 from tests.conftest import StartStub
 from tests.logs import CANARY, Log
-from tests.serving import gateway, project
+from tests.serving import SLOW, PatientPage, gateway, project
 from upstreams import GET, JSON, Fault, Request
 
 FAILED = Failure(upstream="all", error=Fault.BODY_MALFORMED, status=200, attempts=1, retryable=False)
@@ -46,7 +46,7 @@ RAISED = [
 ]
 
 
-class Raises(AggregateView):
+class Raises(PatientPage):
     """Raises what the test puts into `error`, in a call method or in `merge`."""
 
     error: Any = None
@@ -135,11 +135,11 @@ class TestRaised:
         self, stub: StartStub, client: aiohttp.ClientSession, log: Log
     ) -> None:
         async def clients(request: HttpRequest) -> HttpResponse:
-            async with fan_out(request) as fan:
+            async with fan_out(request, deadline=SLOW) as fan:
                 return fan.answer(await fan.call("all", GET("/thing/{sku}", sku=request.GET["sku"])))
 
         async def upstreams(request: HttpRequest) -> HttpResponse:
-            async with fan_out(request) as fan:
+            async with fan_out(request, deadline=SLOW) as fan:
                 link = await fan.call("all", GET("/link"), str)
                 return fan.answer(await fan.call("all", GET("/thing/{link}", link=link)))
 

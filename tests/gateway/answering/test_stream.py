@@ -21,14 +21,14 @@ from django.urls import path
 from gateway import AggregateView, Problem, call
 from tests.conftest import StartStub
 from tests.logs import CANARY, Log
-from tests.serving import asking, gateway, project
+from tests.serving import PatientPage, asking, gateway, project
 from tests.stub import Answered, Gate, Stub
 from upstreams import GET, JSON, POST, Request, Upstream
 
 JSONL, SSE = "application/jsonl", "text/event-stream"
 
 
-class Three(AggregateView):
+class Three(PatientPage):
     @call("all")
     def one(self) -> Request[JSON]:
         return GET("/one")
@@ -46,7 +46,7 @@ class Three(AggregateView):
         return GET("/hidden")
 
 
-class Merging(AggregateView):
+class Merging(PatientPage):
     @call("all")
     def one(self) -> Request[JSON]:
         return GET("/one")
@@ -160,9 +160,7 @@ class TestFrames:
         server = (await stub("all")).on("/two", {}).on("/three", []).on("/hidden", {})
         held = gates(server, one={})
         async with (
-            gateway(
-                [path("", Three.as_view(heartbeat=0.01, deadline=10))], {"all": Upstream(server.url, timeout=10)}
-            ) as base,
+            gateway([path("", Three.as_view(heartbeat=0.01))], {"all": server}) as base,
             client.get(base, headers={"Accept": accept}) as answer,
         ):
             arriving = frames(answer)
@@ -222,7 +220,7 @@ class TestFrames:
             ]
 
 
-class Makes(AggregateView):
+class Makes(PatientPage):
     """`merge` returns what the test's `make` does, or raises it."""
 
     make: Any = None
@@ -238,7 +236,7 @@ class Makes(AggregateView):
         return made
 
 
-class Unwritable(AggregateView):
+class Unwritable(PatientPage):
     """A call whose value is no JSON, beside one that is still held when that is found."""
 
     @call("all", decode=lambda _: object())
@@ -305,7 +303,7 @@ class TestMistakes:
         assert log.events("request.finished")[0]["outcome"] == "failed"
 
 
-class ReadsAndWrites(AggregateView):
+class ReadsAndWrites(PatientPage):
     methods = ("GET",)
 
     @call("all")
@@ -317,7 +315,7 @@ class ReadsAndWrites(AggregateView):
         return GET("/read")
 
 
-class Large(AggregateView):
+class Large(PatientPage):
     @call("all")
     def large(self) -> Request[JSON]:
         return GET("/large")
@@ -352,8 +350,8 @@ class TestAClientThatLeaves:
     async def test_while_a_frame_is_being_sent_cancels_the_reads_too(self, stub: StartStub, log: Log) -> None:
         server = (await stub("all")).on("/large", Answered(b'"%s"' % (b"x" * 20_000_000)))
         held = gates(server, read={})
-        upstreams = {"all": Upstream(server.url, max_body=2**25, timeout=10)}
-        async with gateway([path("", Large.as_view(deadline=10))], upstreams) as base:
+        upstreams = {"all": Upstream(server.url, max_body=2**25)}
+        async with gateway([path("", Large.as_view())], upstreams) as base:
             url = urlsplit(base)
             reader, writer = await asyncio.open_connection(url.hostname, url.port)
             writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nAccept: application/jsonl\r\n\r\n")

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from gateway import AggregateView, Answer, Fan, Problem, batch, call, each, page_test, part
 from tests.conftest import StartStub
 from tests.logs import CANARY, Log
-from tests.serving import asking, gateway
+from tests.serving import SHORT, SLOW, PatientPage, asking, gateway
 from tests.stub import Answered, Barrier, Gate, Received
 from tests.tap import tapping
 from upstreams import GET, JSON, Fault, Request, Upstream
@@ -45,7 +45,7 @@ async def soon(*events: asyncio.Event) -> None:
 # Eager start
 
 
-class OneOfEach(AggregateView):
+class OneOfEach(PatientPage):
     @call("all")
     def alone(self) -> Request[Item]:
         return GET("/call")
@@ -120,9 +120,6 @@ class Chain(AggregateView):
         return GET("/first")
 
 
-SLOW = 60.0
-
-
 async def test_each_call_of_a_chain_starts_when_its_input_is_there_beside_a_sibling_that_is_held(
     stub: StartStub, client: aiohttp.ClientSession
 ) -> None:
@@ -184,7 +181,7 @@ async def test_there_are_no_levels_a_call_waits_for_what_it_needs_and_for_nothin
     assert answer.status_code == 200
 
 
-class After(AggregateView):
+class After(PatientPage):
     @call("all", optional=True)
     def first(self) -> Request[Item]:
         return GET("/first")
@@ -449,7 +446,7 @@ async def test_the_first_required_failure_decides_cancels_what_runs_and_lets_not
 
 
 class Late(AggregateView):
-    deadline = 0.4
+    deadline = SHORT
 
     @call("all")
     def quick(self) -> Request[Item]:
@@ -501,31 +498,31 @@ async def test_at_the_deadline_a_required_call_without_its_value_is_a_504(stub: 
 # Statuses that pass through
 
 
-class Passing(AggregateView):
+class Passing(PatientPage):
     @call("plain", passthrough=(404, 409))
     def named(self) -> Request[Item]:
         return GET("/named")
 
 
-class PassingOptional(AggregateView):
+class PassingOptional(PatientPage):
     @call("plain", passthrough=(404,), optional=True)
     def named(self) -> Request[Item]:
         return GET("/named")
 
 
-class PassingUpstream(AggregateView):
+class PassingUpstream(PatientPage):
     @call("passing")
     def named(self) -> Request[Item]:
         return GET("/named")
 
 
-class PassingUpstreamOptional(AggregateView):
+class PassingUpstreamOptional(PatientPage):
     @call("passing", optional=True)
     def named(self) -> Request[Item]:
         return GET("/named")
 
 
-class PassingEach(AggregateView):
+class PassingEach(PatientPage):
     @each("plain", passthrough=(404,), optional=True)
     def named(self, n: int) -> Request[Item]:
         return GET("/named")
@@ -535,25 +532,25 @@ class PassingEach(AggregateView):
         return [1]
 
 
-class PassingPart(AggregateView):
+class PassingPart(PatientPage):
     @part(optional=True)
     async def named(self, fan: Fan) -> Item:
         return await fan.call("plain", GET("/named"), Item, passthrough=(404,))
 
 
-class PassingInside(AggregateView):
+class PassingInside(PatientPage):
     @part
     async def named(self, fan: Fan) -> JSON | None:
         return await fan.call("plain", GET("/named"), optional=True, passthrough=(404,))
 
 
-class PassingPartUpstream(AggregateView):
+class PassingPartUpstream(PatientPage):
     @part
     async def named(self, fan: Fan) -> Item:
         return await fan.call("passing", GET("/named"), Item)
 
 
-class PassingOptionalPartUpstream(AggregateView):
+class PassingOptionalPartUpstream(PatientPage):
     @part(optional=True)
     async def named(self, fan: Fan) -> Item:
         return await fan.call("passing", GET("/named"), Item)
@@ -602,7 +599,7 @@ async def test_a_status_does_not_pass_through_when_that_is_not_what_failed(
 ) -> None:
     async with tapping() as server:
         server.on("/named", lambda wire: wire.write(b"HTTP/1.1 404 Never\r\nContent-Length: 9\r\n\r\nended"))
-        upstream = Upstream(server.url, timeout=0.2, retry=None)
+        upstream = Upstream(server.url, timeout=SHORT, retry=None)
         with asking([path("page", page.as_view())], {"plain": upstream}) as client:
             answer = await client.get("/page")
 
@@ -612,12 +609,12 @@ async def test_a_status_does_not_pass_through_when_that_is_not_what_failed(
 
 
 async def test_a_busy_upstreams_wait_is_passed_on_from_calls_and_parts(stub: StartStub) -> None:
-    class Busy(AggregateView):
+    class Busy(PatientPage):
         @call("all")
         def named(self) -> Request[Item]:
             return GET("/busy")
 
-    class BusyPart(AggregateView):
+    class BusyPart(PatientPage):
         @part
         async def named(self, fan: Fan) -> Item:
             return await fan.call("all", GET("/busy"), Item)
@@ -733,7 +730,7 @@ async def test_what_an_author_raises_is_the_pages_problem_and_its_siblings_are_r
 
 @pytest.mark.parametrize("raised", RAISED.values(), ids=list(RAISED))
 async def test_what_merge_raises_is_the_pages_problem(stub: StartStub, log: Log, raised: Raised) -> None:
-    class Merging(AggregateView):
+    class Merging(PatientPage):
         @call("all")
         def item(self) -> Request[Item]:
             return GET("/item")
@@ -771,43 +768,43 @@ class Order(msgspec.Struct):
     by_shop: dict[str, Line] = {}
 
 
-class FromKwarg(AggregateView):
+class FromKwarg(PatientPage):
     @call("all")
     def wrong(self, name: str) -> Request[Item]:
         return GET("/wrong/{id}", id=name)
 
 
-class FromKwargChanged(AggregateView):
+class FromKwargChanged(PatientPage):
     @call("all", optional=True)
     def wrong(self, name: str) -> Request[Item]:
         return GET("/wrong/{id}", id=name.strip())
 
 
-class FromQuery(AggregateView):
+class FromQuery(PatientPage):
     @call("all", fallback={"n": 0})
     def wrong(self, query: Sorting) -> Request[Item]:
         return GET("/wrong/{by}", by=query.sort_by)
 
 
-class FromQueryList(AggregateView):
+class FromQueryList(PatientPage):
     @call("all")
     def wrong(self, query: Sorting) -> Request[Item]:
         return GET("/wrong", tag=query.tags)
 
 
-class FromQueryNumber(AggregateView):
+class FromQueryNumber(PatientPage):
     @call("all")
     def wrong(self, query: Sorting) -> Request[Item]:
         return GET("/wrong", limit=query.limit)
 
 
-class FromQueryHeader(AggregateView):
+class FromQueryHeader(PatientPage):
     @call("all")
     def wrong(self, query: Sorting) -> Request[Item]:
         return GET("/wrong", headers={"X-Sort": query.sort_by})
 
 
-class FromQueryKeys(AggregateView):
+class FromQueryKeys(PatientPage):
     @each("all", optional=True)
     def wrong(self, tag: str) -> Request[Item]:
         return GET("/wrong/{tag}", tag=tag)
@@ -817,13 +814,13 @@ class FromQueryKeys(AggregateView):
         return query.tags
 
 
-class FromBody(AggregateView):
+class FromBody(PatientPage):
     @call("all")
     def wrong(self, body: Order) -> Request[Item]:
         return GET("/wrong/{sku}", sku=body.sku)
 
 
-class FromBodyDeep(AggregateView):
+class FromBodyDeep(PatientPage):
     @each("all")
     def wrong(self, sku: str) -> Request[Item]:
         return GET("/wrong/{sku}", sku=sku)
@@ -833,7 +830,7 @@ class FromBodyDeep(AggregateView):
         return [line.sku for line in (*body.lines, *body.by_shop.values())]
 
 
-class FromPart(AggregateView):
+class FromPart(PatientPage):
     @part(optional=True)
     async def wrong(self, fan: Fan, name: str) -> JSON:
         return await fan.call("all", GET("/wrong/{id}", id=name))
@@ -887,7 +884,7 @@ class Named(msgspec.Struct):
     name: str
 
 
-class Befriended(AggregateView):
+class Befriended(PatientPage):
     """The upstream gives what the client gave to another call: still the upstream's."""
 
     @call("all")
@@ -962,7 +959,7 @@ async def test_an_upstreams_value_that_fits_into_no_request_is_a_failed_call(
 async def test_every_call_is_told_once_with_what_came_of_it_and_the_wide_line_counts_all_attempts(
     stub: StartStub, log: Log
 ) -> None:
-    class Told(AggregateView):
+    class Told(PatientPage):
         @call("all")
         def fine(self) -> Request[Item]:
             return GET("/fine")

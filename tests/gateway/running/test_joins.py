@@ -15,7 +15,7 @@ from django.urls import path
 from gateway import AggregateView, Problem, batch, call, each
 from tests.conftest import StartStub
 from tests.logs import CANARY, Log
-from tests.serving import asking
+from tests.serving import PatientPage, asking
 from tests.stub import Answered, Gate, Received
 from upstreams import GET, POST, Reply, Request, Upstream
 
@@ -271,7 +271,7 @@ async def test_a_required_joins_failed_chunk_fails_the_page_and_cancels_the_othe
 # Keys and rows that are not there
 
 
-class Absences(AggregateView):
+class Absences(PatientPage):
     @each("shop", absent=(404,))
     def by_id(self, key: int) -> Request[Product]:
         return GET("/products/{key}", key=key)
@@ -336,7 +336,7 @@ async def test_keys_that_are_absent_or_declined_are_left_out_of_a_complete_answe
     ]  # fmt: skip # two joins want product 1 at once, and share it
 
 
-class SkippedJoin(AggregateView):
+class SkippedJoin(PatientPage):
     @call("shop", absent=(404,))
     def orders(self) -> Request[list[Order]]:
         return GET("/orders")
@@ -384,7 +384,7 @@ class Stock(msgspec.Struct):
     count: int
 
 
-class CompositeKeys(AggregateView):
+class CompositeKeys(PatientPage):
     @batch("shop", key=lambda stock: (stock.shop, stock.sku), internal=True, rows="items")
     def stock(self, places: list[tuple[str, str]]) -> Request[list[Stock]]:
         return POST("/stock", json=[{"shop": shop, "sku": sku} for shop, sku in places], safe=True)
@@ -434,7 +434,7 @@ async def test_lost_keys_that_are_tuples_are_told_as_lists(stub: StartStub) -> N
     assert answer.json()["errors"]["stock"]["keys"] == [["north", "a"], ["south", "a"], ["north", "b"]]
 
 
-class LooseRows(AggregateView):
+class LooseRows(PatientPage):
     @batch("shop", key="id", optional=True)
     def products(self, ids: list[int]) -> Request[list[dict[str, Any]]]:
         return GET("/products", id=ids)
@@ -486,7 +486,7 @@ def _refuse(row: Named) -> str:
     raise KeyError(row.name)
 
 
-class RaisingRowKey(AggregateView):
+class RaisingRowKey(PatientPage):
     @batch("shop", key=_refuse, optional=True)
     def rows(self, names: list[str]) -> Request[list[Named]]:
         return GET("/rows", name=names)
@@ -509,7 +509,7 @@ async def test_what_a_function_of_the_row_raises_is_the_authors_and_no_failure_o
     assert title is None or answer.json()["title"] == title
 
 
-class Tagged(AggregateView):
+class Tagged(PatientPage):
     @each("shop")
     def replies(self, key: str) -> Request[Reply[Product]]:
         return GET("/products/{key}", key=key)

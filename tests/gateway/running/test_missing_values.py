@@ -14,7 +14,7 @@ from django.urls import path
 from gateway import AggregateView, DeclarationError, call
 from tests.conftest import StartStub
 from tests.logs import CANARY
-from tests.serving import asking
+from tests.serving import PatientPage, asking
 from tests.stub import Answered, Gate
 from upstreams import GET, Request, Upstream
 
@@ -145,7 +145,7 @@ def cases() -> Iterator[Any]:
 
 
 def page_of(culprit: Culprit, taker: str, annotation: str) -> type[AggregateView]:
-    return type("Page", (AggregateView,), {**culprit.declared(), **taking(taker, annotation), "__module__": __name__})
+    return type("Page", (PatientPage,), {**culprit.declared(), **taking(taker, annotation), "__module__": __name__})
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ async def test_a_call_without_a_value(
     upstreams = {
         "good": Upstream(server.url, timeout=20, retry=None),
         "bad": Upstream(
-            refusing if kind == "refused" else server.url, timeout=0.2 if kind == "timeout" else 20, retry=None
+            refusing if kind == "refused" else server.url, timeout=0.9 if kind == "timeout" else 20, retry=None
         ),
     }
 

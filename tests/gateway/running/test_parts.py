@@ -12,11 +12,9 @@ from django.urls import path
 from gateway import AggregateView, CallFailed, Fan, call, part
 from tests.conftest import StartStub
 from tests.logs import CANARY, Log
-from tests.serving import asking
+from tests.serving import SHORT, SLOW, PatientPage, asking
 from tests.stub import Answered, Gate, Received, Turns
 from upstreams import FOLLOW, GET, JSON, Request, Upstream
-
-SLOW = 60.0
 
 
 class Post(msgspec.Struct):
@@ -43,7 +41,7 @@ async def soon(*events: asyncio.Event) -> None:
 # What parts are for
 
 
-class Paginated(AggregateView):
+class Paginated(PatientPage):
     @call("posts")
     def user(self) -> Request[Post]:
         return GET("/user")
@@ -126,7 +124,7 @@ def failure(upstream: str | None, error: str, status: int | None, attempts: int,
 BROKEN = failure("posts", "http_response_status", 500, 1, retryable=True)
 
 
-class OptionalPart(AggregateView):
+class OptionalPart(PatientPage):
     @part(optional=True)
     async def feed(self, fan: Fan) -> JSON:
         return await fan.call("posts", GET("/posts"))
@@ -136,13 +134,13 @@ class OptionalPart(AggregateView):
         return GET("/after")
 
 
-class FallbackPart(AggregateView):
+class FallbackPart(PatientPage):
     @part(fallback=[])
     async def feed(self, fan: Fan) -> list[int]:
         return await fan.call("posts", GET("/posts"), list[int])
 
 
-class RequiredPart(AggregateView):
+class RequiredPart(PatientPage):
     @part
     async def feed(self, fan: Fan) -> JSON:
         likes = fan.call("posts", GET("/likes"), optional=True)
@@ -193,7 +191,7 @@ async def test_a_required_part_fails_the_page_and_tells_all_its_calls(stub: Star
     assert body["errors"] == {"feed": BROKEN, "feed.posts": BROKEN, "feed.posts-2": BROKEN}
 
 
-class Catching(AggregateView):
+class Catching(PatientPage):
     @part
     async def feed(self, fan: Fan) -> list[int]:
         try:
@@ -202,7 +200,7 @@ class Catching(AggregateView):
             return [failed.failure.status or 0]
 
 
-class OptionalInside(AggregateView):
+class OptionalInside(PatientPage):
     @part
     async def feed(self, fan: Fan) -> list[int | None]:
         calls = [fan.call("posts", GET("/posts"), int, optional=True), fan.call("posts", GET("/nine"), int)]
@@ -225,7 +223,7 @@ async def test_a_part_that_does_without_a_call_has_its_value_in_an_answer_that_i
     assert answer["X-Complete"] == "false"
 
 
-class Unawaited(AggregateView):
+class Unawaited(PatientPage):
     @part(optional=True)
     async def feed(self, fan: Fan) -> int:
         _unawaited = fan.call("posts", GET("/posts"))
@@ -250,7 +248,7 @@ async def test_a_required_call_that_failed_unawaited_fails_its_part(stub: StartS
     assert answer.json()["errors"] == {"feed": BROKEN, "feed.posts": BROKEN}
 
 
-class Absent(AggregateView):
+class Absent(PatientPage):
     @part
     async def feed(self, fan: Fan) -> JSON | None:
         return await fan.call("posts", GET("/posts"), absent=(404,))
@@ -268,7 +266,7 @@ async def test_what_is_absent_in_a_part_is_no_failure(stub: StartStub) -> None:
 
 
 class LateCall(AggregateView):
-    deadline = 0.4
+    deadline = SHORT
 
     @part(optional=True)
     async def feed(self, fan: Fan) -> JSON:
@@ -276,7 +274,7 @@ class LateCall(AggregateView):
 
 
 class LateSleep(AggregateView):
-    deadline = 0.4
+    deadline = SHORT
 
     @part(optional=True)
     async def feed(self, fan: Fan) -> JSON:
@@ -286,7 +284,7 @@ class LateSleep(AggregateView):
 
 
 class LateRequired(AggregateView):
-    deadline = 0.4
+    deadline = SHORT
 
     @part
     async def feed(self, fan: Fan) -> None:
@@ -294,7 +292,7 @@ class LateRequired(AggregateView):
 
 
 class LateButUseful(AggregateView):
-    deadline = 0.4
+    deadline = SHORT
 
     @part
     async def feed(self, fan: Fan) -> list[int]:
@@ -476,7 +474,7 @@ async def test_a_part_that_swallows_its_cancellation_is_named_in_the_log_and_mak
 
 
 class StubbornPastTheDeadline(AggregateView):
-    deadline = 0.05
+    deadline = SHORT
     let_go: asyncio.Event
 
     @part(optional=True)
@@ -568,7 +566,7 @@ async def test_giving_up_waiting_for_a_call_does_not_end_the_call(stub: StartStu
     assert len(server.received) == 1
 
 
-class UnknownUpstream(AggregateView):
+class UnknownUpstream(PatientPage):
     @part(optional=True)
     async def feed(self, fan: Fan) -> JSON:
         return await fan.call("nobody", GET("/"))
@@ -582,7 +580,7 @@ async def test_an_upstream_that_nobody_configured_is_our_mistake_and_no_missing_
     assert [event["exception.type"] for event in log.events("log.recorded")] == ["KeyError"]
 
 
-class AwaitedTwice(AggregateView):
+class AwaitedTwice(PatientPage):
     @part
     async def feed(self, fan: Fan) -> list[int]:
         pending = fan.call("posts", GET("/posts"), int)

@@ -14,11 +14,9 @@ from django.urls import path
 from gateway import AggregateView, Fan, call, each, part
 from tests.conftest import StartStub
 from tests.logs import CANARY, Log
-from tests.serving import asking, gateway
+from tests.serving import SHORT, SLOW, PatientPage, asking, gateway
 from tests.stub import Answered, Barrier, Gate, Received, Stub
 from upstreams import DELETE, GET, JSON, PATCH, POST, PUT, Request, Upstream
-
-SLOW = 60.0
 
 
 class Item(msgspec.Struct):
@@ -408,7 +406,7 @@ async def _until_logged(log: Log, event: str) -> None:
 
 class WriteInTime(AggregateView):
     methods = ("POST",)
-    deadline = 0.4
+    deadline = SHORT
 
     @call("shop")
     def order(self) -> Request[Item]:
@@ -445,7 +443,7 @@ async def test_the_deadline_ends_the_page_and_not_the_write(
 async def test_a_writes_own_timeout_ends_it(stub: StartStub, log: Log) -> None:
     server = await stub("shop")
     server.on("/order", Gate(None)).on("/held", {"n": 1})
-    with asking([path("page", WriteAndHeld.as_view())], {"shop": Upstream(server.url, timeout=0.4)}) as client:
+    with asking([path("page", WriteAndHeld.as_view())], {"shop": Upstream(server.url, timeout=SHORT)}) as client:
         answer = await client.post("/page")
 
     assert answer.status_code == 504
@@ -535,7 +533,7 @@ async def test_a_write_is_repeated_with_its_key_and_only_where_there_is_one(
     assert len({asked.headers.get("idempotency-key") for asked in server.asked("/order")}) == 1
 
 
-class PartKeys(AggregateView):
+class PartKeys(PatientPage):
     methods = ("POST",)
 
     @part
@@ -562,7 +560,7 @@ class Wanted(msgspec.Struct):
     skus: list[str]
 
 
-class Shrinking(AggregateView):
+class Shrinking(PatientPage):
     @each("shop")
     def reserved(self, sku: str) -> Request[Item]:
         return POST("/reserved", json=sku)
