@@ -22,7 +22,7 @@ from gateway.conf import conf
 
 _AT_ONCE: Final = 2
 _LONGEST: Final = 20.0
-_LOW_PRIORITY: Final = 10
+_LOW_PRIORITY: Final = 5
 _ROOT: Final = Path(inspection.__file__).parent.parent
 #: The windows that are offered, as `?since=` names them. Any other that `--since` takes may stand there too.
 WINDOWS: Final[Mapping[str, str]] = {"15m": "15 min", "1h": "1 h", "6h": "6 h", "24h": "24 h", "all": "all"}
@@ -83,7 +83,7 @@ async def _run(*arguments: str) -> Found:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=_ROOT,
-        env={"TZ": "UTC", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={"TZ": "UTC"},
     )
     try:
         with suppress(OSError):

@@ -68,6 +68,7 @@ class File:
         self._written: os.stat_result | None = None
         self._begun = _Begun()
         self._claim: Claim | None = None
+        self._closed = False
         self._waits = _CLAIM_WAITS
         self._whole = True
         self._archive = Archive(self._directory, self._limits)
@@ -80,7 +81,7 @@ class File:
     def write(self, lines: list[bytes]) -> int:
         """Append lines; returns how many are lost."""
         lost = self._leave_moved()
-        if self._claim is None:  # where there are no locks, or another has it, lines are written all the same
+        if self._claim is None and not self._closed:  # where there are no locks, lines are written all the same
             with suppress(OSError):
                 self._take()
             lost += self._leave_moved()
@@ -102,7 +103,12 @@ class File:
         self._begin()
 
     def close(self) -> None:
-        """Close the file, and remove the count unless it has a loss to tell of. The next line opens them again."""
+        """Close the file, and remove the count unless it has a loss to tell of.
+
+        The next line opens the file again, and is not counted: a server that was told to stop says two words more, and
+        dies by the signal before they may be written, which is no loss to tell of.
+        """
+        self._closed = True
         self._close()
         if self._claim is not None:
             self._let_go(self._claim, remove=self._whole)

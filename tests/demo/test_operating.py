@@ -18,7 +18,9 @@ import pytest
 
 from demo.__main__ import SERVICES
 from demo.services.serving import serving
+from tests.gateway.console.ops import operator, said
 from tests.program import ROOT, program
+from upstreams import Upstream
 
 #: Pages, and what to order at the services: attempts that fail, are made again, are cut off, or never go out.
 ASKED = list(
@@ -95,13 +97,17 @@ async def test_a_host_that_turned_slow_and_unwell_is_found_without_knowing_where
     compared = await logs(tmp_path, "compare", "--bad", bad)
     hosts = await logs(tmp_path, "stats", "--by", "host", "-f", "upstream=catalog")
     upstreams = await logs(tmp_path, "stats")
+    async with operator(tmp_path, {"catalog": Upstream(f"http://{host}")}) as client:
+        card = said(await client.get("/ops/upstreams?since=all"))
 
-    first = compared["rows"][0]
+    first = compared["places"][0]
     assert (first["field"], first["value"]) == ("server.address", host)
     worst = max(hosts["rows"], key=lambda row: row["failed_share"])
     assert (worst["key"], len(hosts["rows"])) == (host, 3)
     assert [row["failed_share"] > 0.0 for row in hosts["rows"]].count(True) == 1
     assert max(upstreams["rows"], key=lambda row: row["failed_share"])["key"] == "catalog"
+    shares = dict(re.findall(r"(127\.0\.0\.1:\d+) [\d,]+ (\S+%)", card))
+    assert (len(shares), [name for name, share in shares.items() if share != "0%"]) == (3, [host])
 
 
 def found(pattern: str, text: str) -> str:

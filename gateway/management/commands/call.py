@@ -54,7 +54,8 @@ class Command(BaseCommand):
         status = asyncio.run(self._run(page, request, kwargs))
         writer.flush()
         paint = coloured if self.stderr.isatty() and wanted() else plain
-        drawing = waterfall(told(lines.events), paint, get_terminal_size((WIDTH, 24)).columns)
+        width = get_terminal_size((WIDTH, 24)).columns if self.stderr.isatty() else WIDTH
+        drawing = waterfall(told(lines.events), paint, width)
         self.stderr.write("\n".join(drawing), str)  # in its own colours
         if lines.status(status) >= _ERROR:
             sys.exit(1)

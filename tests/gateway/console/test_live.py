@@ -238,6 +238,16 @@ async def test_a_request_that_has_not_finished_is_shown_with_its_age_and_what_it
     assert "<html" not in markup(part)
 
 
+async def test_requests_whose_process_has_ended_are_counted_and_not_under_way(tmp_path: Path) -> None:
+    await written(
+        tmp_path / "gateway-7.ndjson", started(1), line("gateway.stopped", 2, **{"service.instance.id": "web-7"})
+    )
+    async with operator(tmp_path) as client:
+        part = said(await client.get("/ops/?part=inflight"))
+    assert part.startswith("none 1 lost")
+    assert "/item/1" not in part
+
+
 async def test_with_nothing_under_way_it_says_so(tmp_path: Path) -> None:
     await written(tmp_path / "gateway-7.ndjson", line("gateway.started"))
     async with operator(tmp_path) as client:

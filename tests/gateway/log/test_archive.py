@@ -109,8 +109,10 @@ def test_a_full_disk_leaves_the_plain_file(tmp_path: Path) -> None:
 import resource
 from gateway.log.archive import compress
 from pathlib import Path
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, most))
 compress(Path(os.environ["FOLDER"]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 """
     with start(program, FOLDER=str(tmp_path)) as process:
         _, complaint = process.communicate(timeout=60)

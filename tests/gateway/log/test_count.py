@@ -83,8 +83,11 @@ def test_a_process_that_ends_by_itself_leaves_no_count(tmp_path: Path) -> None:
 def test_a_process_that_could_not_write_all_leaves_its_count(tmp_path: Path) -> None:
     program = """
 import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, (1234, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (1234, most))
 for nth in range(1000): log(nth)
+writer.rest()
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 """
     code, found, complaint = run(program, LOG_DIR=str(tmp_path))
 
