@@ -19,7 +19,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from inspection.fault import Unanswerable, nearest
-from inspection.files import LIVE, STDIN, found, spooled
+from inspection.files import LIVE, STDIN, found, places, spooled
 from inspection.question import Question, Verb
 from inspection.showing.paint import paint_for
 from inspection.times import window
@@ -110,7 +110,7 @@ def _answered(arguments: Sequence[str], program: str) -> int:
             lines = verb.show(told, question, paint_for(sys.stdout)) if told else _nothing(question)
             _redraw(lines)
             time.sleep(_WATCH_EVERY)
-            files = files if STDIN in arguments else found(_places(options))
+            files = files if STDIN in arguments else found(places(options.dir))
 
 
 def _files(arguments: Sequence[str], options: argparse.Namespace, closing: ExitStack) -> list[Path]:
@@ -118,7 +118,7 @@ def _files(arguments: Sequence[str], options: argparse.Namespace, closing: ExitS
     if not options.verb.reads:
         return []
     if STDIN not in arguments:
-        return found(_places(options))
+        return found(places(options.dir))
     return [LIVE] if getattr(options, "follow", False) else [closing.enter_context(spooled(sys.stdin.buffer))]
 
 
@@ -174,11 +174,6 @@ def _nothing(question: Question) -> Iterator[str]:
     asked = "".join(f", {condition}" for condition in question.written_filters)
     when = getattr(question.options, "bad", None) or question.window
     yield f"Nothing found in {len(question.files)} file{'s' * (len(question.files) != 1)} ({when}{asked})."
-
-
-def _places(options: argparse.Namespace) -> list[Path]:
-    """Return where the log is: what --dir names, else LOG_DIR, else `logs` here."""
-    return [Path(place) for place in options.dir or [os.environ.get("LOG_DIR") or "logs"]]
 
 
 def _options(arguments: Sequence[str], program: str) -> argparse.Namespace:

@@ -27,6 +27,11 @@ STDIN: Final = "-"
 LIVE: Final = Path("/dev/stdin")
 
 
+def places(given: Sequence[str] | None) -> list[Path]:
+    """Return where the log is: what was given, else LOG_DIR, else `logs` here."""
+    return [Path(place) for place in given or [os.environ.get("LOG_DIR") or "logs"]]
+
+
 def found(places: Sequence[Path]) -> list[Path]:
     """Return the log files that some folders and files are, the latest written last. Raises Unanswerable."""
     files: dict[Path, float] = {}

@@ -72,6 +72,7 @@ def answer(question: Question) -> dict[str, Any] | None:
     - `left_out`: how many there are beside the latest 500
     - `unseen`: whether the log has no arrivals at all (LOG_STEPS=problems), so that this says nothing
     """
+    least = seconds(question.options.older) * 1000 if question.options.older else 0.0
     logs = Logs(within(question.files, question.window), question.fields, question.window)
     rows = logs.rows(_OPEN)
     processes = {row["process"]: _process(row) for row in rows if row["is_process"]}
@@ -79,7 +80,7 @@ def answer(question: Question) -> dict[str, Any] | None:
     unseen = any(row["finished"] for row in rows) and not any(row["begun"] for row in rows)
     found: dict[str, list[dict[str, Any]]] = {"in_flight": [], "lost": []}
     for request in _requests(logs, waiting[-_MOST:]):
-        if _asked_for(request, question):
+        if _asked_for(request, question, least):
             brief = _brief(request, processes, _now(question))
             found["lost" if _is_lost(brief, processes) else "in_flight"].append(brief)
     if not any(found.values()) and not unseen:
@@ -115,11 +116,10 @@ def _requests(logs: Logs, waiting: Sequence[Mapping[str, Any]]) -> list[list[Lin
     ]
 
 
-def _asked_for(request: Sequence[Line], question: Question) -> bool:
-    """Tell whether a request meets every filter by one of its lines, and is old enough."""
-    older = question.options.older
+def _asked_for(request: Sequence[Line], question: Question, least: float) -> bool:
+    """Tell whether a request meets every filter by one of its lines, and is at least so many milliseconds old."""
     age = _age(request, _now(question))
-    return (not older or (age is not None and age >= seconds(older) * 1000)) and all(
+    return (not least or (age is not None and age >= least)) and all(
         any(condition.holds(line) for line in request) for condition in question.filters
     )
 

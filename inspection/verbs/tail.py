@@ -19,7 +19,7 @@ import msgspec
 from inspection.database import Logs
 from inspection.fault import Unanswerable, nearest
 from inspection.fields import Fields
-from inspection.files import LIVE
+from inspection.files import LIVE, places
 from inspection.filters import Filter
 from inspection.follower import Follower, last_end, stamp_of, stamps
 from inspection.question import Question, Verb
@@ -51,8 +51,10 @@ def answer(question: Question) -> Iterator[msgspec.Raw]:
     """Yield the lines that were asked for, as they are in the log: by their timestamps, then as they come.
 
     What is no JSON is among them only where people read it, and nothing is asked of a line. Raises Unanswerable for a
-    level that is none.
+    level that is none, or no number of lines.
     """
+    if question.options.lines is not None and question.options.lines < 1:
+        raise Unanswerable("-n is a number of lines, 1 at least")
     asked = _Asked(question)
     return (msgspec.Raw(line) for line in _lines(question, asked))
 
@@ -64,8 +66,8 @@ def _lines(question: Question, asked: _Asked) -> Iterator[bytes]:
         yield from filter(asked.holds, (line[max(line.find(b"{"), 0) :].rstrip(b"\n") for line in stream))
         return
     with ExitStack() as closing:
-        places = _places(question) if options.follow else ()
-        followers = [closing.enter_context(Follower(place)) for place in places]
+        followed = places(options.dir) if options.follow else ()
+        followers = [closing.enter_context(Follower(place)) for place in followed]
         begins = {inode: at for follower in followers for inode, at in follower.begins.items()}
         ends = begins if followers else None
         count = options.lines if options.lines is not None else _LINES if question.window.since is None else None
@@ -78,11 +80,6 @@ def _lines(question: Question, asked: _Asked) -> Iterator[bytes]:
             yield from filter(asked.holds, came)
             if not came:
                 time.sleep(_WAIT)
-
-
-def _places(question: Question) -> Sequence[Path]:
-    given = question.options.dir or [os.environ.get("LOG_DIR") or "logs"]
-    return [Path(place) for place in given]
 
 
 class _Asked:

@@ -4,27 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import msgspec
 import pytest
 
-from inspection.cli import main
+from tests.inspection.asking import Ended, asked
 
-
-class Said(NamedTuple):
-    """What a command said, and its exit code."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return msgspec.json.decode(self.out)
-
-
-Logs = Callable[..., Said]
+Logs = Callable[..., Ended]
 
 
 @pytest.fixture
@@ -32,9 +17,8 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     """Run `logs ARGUMENTS` on the test's folder, in this process."""
     monkeypatch.setenv("LOG_DIR", str(tmp_path))
 
-    def run(*arguments: str) -> Said:
+    def run(*arguments: str) -> Ended:
         capsys.readouterr()
-        code = main(list(arguments))
-        return Said(code, *capsys.readouterr())
+        return asked(capsys, *arguments)
 
     return run

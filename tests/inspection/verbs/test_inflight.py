@@ -125,6 +125,14 @@ def test_a_log_without_arrivals_says_that_it_says_nothing(tmp_path: Path, capsys
     assert (ended.code, ended.out.count("LOG_STEPS=problems")) == (0, 1)
 
 
+def test_an_age_that_is_none_is_a_usage_error_though_nothing_is_under_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = asked(capsys, "inflight", "--dir", tmp_path, "--older", "long")
+
+    assert (ended.code, ended.err) == (2, "logs: 'long' is no length of time; write it as 90s, 30m or 2h\n")
+
+
 # Processes
 
 

@@ -115,6 +115,9 @@ def test_a_level_that_is_none_and_a_folder_that_is_not_there_are_usage_errors(
 ) -> None:
     wrong = asked(capsys, "tail", "--dir", tmp_path, "-l", "waning")
 
+    none = asked(capsys, "tail", "--dir", tmp_path, "-n", "-5")
+
+    assert (none.code, none.err) == (2, "logs: -n is a number of lines, 1 at least\n")
     assert (wrong.code, wrong.err) == (2, "logs: there is no level 'waning'; did you mean warning?\n")
     assert asked(capsys, "tail", "--dir", tmp_path / "none").code == 2
     assert asked(capsys, "tail", "--dir", tmp_path).code == 1
