@@ -20,8 +20,8 @@ class Log:
     def __init__(self) -> None:
         self._lines: list[bytes] = []
 
-    def write(self, lines: list[bytes]) -> None:
-        self._lines.extend(lines)
+    def write(self, line: bytes) -> None:
+        self._lines.append(line)
 
     def lines(self) -> list[bytes]:
         writer.flush()

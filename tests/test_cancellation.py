@@ -74,7 +74,7 @@ class Upstreams:
         """Every permit is back, no connection is in use, and no more are kept open than permits allow."""
         for client in self.fleet._clients.values():
             permits = client.upstream.max_concurrency
-            connector: Any = client._session.connector
+            connector: Any = client._connector
             is_idle(client)
             assert not connector._acquired
             assert sum(map(len, connector._conns.values())) <= permits

@@ -9,14 +9,15 @@ import time
 from collections.abc import Collection, Coroutine, Hashable
 from typing import Any, Final
 
-import aiohttp
 import msgspec
+from multidict import CIMultiDict
 
 from upstreams.call import Call, Reading
-from upstreams.connections import Trip
+from upstreams.connections import Connector, Trip
 from upstreams.fault import Fault
 from upstreams.flights import Flight, Flights
 from upstreams.guards import Guards, Pass
+from upstreams.hosts import Host
 from upstreams.inbound import new_span_id
 from upstreams.journal import Journal
 from upstreams.outcome import Attempt, Kind, Outcome
@@ -39,23 +40,15 @@ class Client:
     repeat, `_admitted` for the guards, and `_attempt` for the wire; `_outlive` stands between the last two for a write.
     """
 
-    def __init__(
-        self, name: str, upstream: Upstream, session: aiohttp.ClientSession, journal: Journal, via: str
-    ) -> None:
+    def __init__(self, name: str, upstream: Upstream, connector: Connector, journal: Journal, via: str) -> None:
         self.name = name
         self.upstream = upstream
         self.guards = Guards(name, upstream, journal)
-        self._session = session
+        self._connector = connector
         self._journal = journal
         self._flights: Flights[Call, Attempt] = Flights()
         self._forward = tuple(name.lower() for name in upstream.forward_headers)
-        self._headers = {
-            "accept": "application/json",
-            "accept-encoding": "gzip",
-            "user-agent": via,
-            "via": f"1.1 {via}",
-            **{name.lower(): value for name, value in upstream.headers.items()},
-        }
+        self._headers = {host: _headers(host, upstream, via) for host in self.guards.hosts.all}
         self._outliving: set[asyncio.Task[Attempt]] = set()
         self._writes = 0
 
@@ -85,7 +78,7 @@ class Client:
             if self._outliving:
                 await asyncio.wait(self._outliving)
         finally:
-            await self._session.close()
+            await self._connector.close()
 
     async def _write(self, call: Call) -> Attempt:
         """Make a write, after which no read shares the answer of one that began before it."""
@@ -101,7 +94,13 @@ class Client:
             attempt = await self._follow(call, flight)
             if attempt is not None:
                 return attempt
-        return await self._flights.lead(key, call, lambda: self._run(call))
+        flight = self._flights.begin(key, call)
+        try:
+            attempt = await self._run(call)
+            flight.land(attempt)
+            return attempt
+        finally:
+            self._flights.end(key)
 
     async def _follow(self, call: Call, flight: Flight[Call, Attempt]) -> Attempt | None:
         """Wait for another call's answer and read it; None if that call was cancelled, or gave up for want of time."""
@@ -229,7 +228,7 @@ class Client:
         cancelled = True
         try:
             async with asyncio.timeout_at(until):
-                answer = await self._exchange(call, admitted.host.url(call.request), span_id, trip, until)
+                answer = await self._exchange(call, admitted.host, span_id, trip, until)
             reading = call.read(answer)
             cancelled = False
         except TimeoutError:
@@ -261,22 +260,23 @@ class Client:
             self._journal.attempt_finished(self.name, call.name, attempt)
         return attempt
 
-    def _exchange(self, call: Call, url: str, span_id: str, trip: Trip, until: float) -> Coroutine[Any, Any, Answer]:
+    def _exchange(self, call: Call, host: Host, span_id: str, trip: Trip, until: float) -> Coroutine[Any, Any, Answer]:
         body = call.request.body
         return exchange(
-            self._session,
+            self._connector,
+            host.base,
             call.request.method,
-            url,
-            self._request_headers(call, span_id, until),
+            host.target(call.request),
+            self._request_headers(call, host, span_id, until),
             body.content if body else None,
             self.upstream.max_body,
             trip,
         )
 
-    def _request_headers(self, call: Call, span_id: str, until: float) -> dict[str, str]:
+    def _request_headers(self, call: Call, host: Host, span_id: str, until: float) -> CIMultiDict[str]:
         """Build the headers from nothing: what is not allowed here is not sent."""
         inbound, request, upstream = call.inbound, call.request, self.upstream
-        headers = self._headers.copy()
+        headers = self._headers[host].copy()
         for name in self._forward:
             if name in inbound.headers:
                 headers[name] = header_value(name, inbound.headers[name])
@@ -320,6 +320,18 @@ class Client:
         finally:
             if not trip.sent:
                 task.cancel()
+
+
+def _headers(host: Host, upstream: Upstream, via: str) -> CIMultiDict[str]:
+    """Return what every request to a host says."""
+    headers = {
+        "Host": host.authority,
+        "accept": "application/json",
+        "accept-encoding": "gzip",
+        "user-agent": via,
+        "via": f"1.1 {via}",
+    }
+    return CIMultiDict(headers | {name.lower(): value for name, value in upstream.headers.items()})
 
 
 def _is_stale(trip: Trip, fault: Fault | None) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 from upstreams.deadline import Deadline
@@ -27,7 +27,7 @@ class Flight(Generic[L, T]):
         self._ending = ending
 
     def wake(self) -> None:
-        """Let the followers go on, with an ending or, when the leader was cancelled, without."""
+        """Let the followers go on."""
         for follower in self._followers:
             if not follower.done():
                 follower.set_result(None)
@@ -55,14 +55,12 @@ class Flights(Generic[L, T]):
         """Return the flight that sends the same, if there is one."""
         return self._flying.get(key)
 
-    async def lead(self, key: Hashable, leader: L, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a call that others may join until it ends."""
+    def begin(self, key: Hashable, leader: L) -> Flight[L, T]:
+        """Take note of a call that others may join until it ends."""
         flight: Flight[L, T] = Flight(leader)  # to name its types in a call would cost as much as all the rest
         self._flying[key] = flight
-        try:
-            ending = await call()
-            flight.land(ending)
-            return ending
-        finally:
-            del self._flying[key]
-            flight.wake()
+        return flight
+
+    def end(self, key: Hashable) -> None:
+        """Let nobody join any more, and its followers go on: with an ending or, the leader cancelled, without."""
+        self._flying.pop(key).wake()

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from yarl import URL
+
 from upstreams.policy import Ejection
 from upstreams.request import Request
 
@@ -19,22 +21,38 @@ Ejected = Callable[[str, str, float], None]
 class Host:
     """One base URL. Live: prints how it fares."""
 
-    __slots__ = ("address", "base", "ejections", "failures", "origin", "out_until", "pending", "tried_at")
+    __slots__ = (
+        "_path",
+        "address",
+        "authority",
+        "base",
+        "ejections",
+        "failures",
+        "origin",
+        "out_until",
+        "pending",
+        "tried_at",
+    )
 
     def __init__(self, base: str) -> None:
         self.base = base
         self.origin = _own_origin(base)
         _, name, port = self.origin
         self.address = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+        url = URL(base, encoded=True)
+        self.authority = url.host_port_subcomponent or ""  # as a Host header has it (RFC 9110 section 7.2)
+        self._path = url.raw_path.rstrip("/")
         self.pending = 0
         self.failures = 0
         self.ejections = 0
         self.out_until = 0.0
         self.tried_at = 0.0
 
-    def url(self, request: Request[Any]) -> str:
-        """Return the URL to ask: the base with the request's target, or the link that it follows."""
-        return self.base + request.target if request.link is None else urljoin(self.base + "/", request.link)
+    def target(self, request: Request[Any]) -> str:
+        """Return what to ask for: the request's target below the base's path, or that of the link that it follows."""
+        if request.link is None:
+            return self._path + request.target
+        return URL(urljoin(self.base + "/", request.link), encoded=True).raw_path_qs
 
     def __repr__(self) -> str:
         """Show the address, the attempts under way, and the failures in a row."""

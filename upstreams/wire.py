@@ -6,19 +6,21 @@ It follows no redirect.
 from __future__ import annotations
 
 import errno
-import io
 import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 
 import aiohttp
 import msgspec
-from yarl import URL
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_writer import _serialize_headers
+from multidict import CIMultiDict, CIMultiDictProxy
 
-from upstreams.connections import FIRST_STATUS, NoAllowedAddress, Trip
+from upstreams.connections import FIRST_STATUS, Connector, NoAllowedAddress, Trip
 from upstreams.fault import Fault
 from upstreams.inflate import CODINGS, BodyIncomplete, BodyTooLarge, CodingError, Inflater
 from upstreams.request import InvalidParameter
@@ -27,7 +29,7 @@ from upstreams.values import Unreadable
 _STATUS_LINE: Final = range(FIRST_STATUS, 600)
 _MEDIA_TYPE: Final = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}", re.ASCII)
 _CHARSET: Final = re.compile(r'(?:^|;)\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
-_LARGE: Final = 1024 * 1024  # bytes; aiohttp writes more than that in one go, and warns of it, unless it is a file
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})  # whose body's length is told though there is none
 _HEADERS_TOO_LARGE: Final = re.compile("Got more than|Too many headers")
 
 
@@ -42,86 +44,89 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 async def exchange(
-    session: aiohttp.ClientSession,
+    connector: Connector,
+    base: str,
     method: str,
-    url: str,
-    headers: Mapping[str, str],
+    target: str,
+    headers: CIMultiDict[str],
     body: bytes | None,
     limit: int,
     trip: Trip,
 ) -> Answer:
     """Send one request and read its whole answer, at most `limit` bytes of it once inflated.
 
-    Raises what `fault_of` names; the connection is given up unless the answer was read to its end.
+    `headers` are all that are sent but for the body's length. Raises what `fault_of` names; the connection is given up
+    unless the request was sent and the answer read to its end.
     """
-    async with session.request(
-        method,
-        URL(url, encoded=True),
-        headers=headers,
-        data=io.BytesIO(body) if body is not None and len(body) > _LARGE else body,
-        allow_redirects=False,
-        middlewares=(trip,),
-    ) as response:
-        trip.status = response.status
-        if response.status not in _STATUS_LINE or not _is_framed(response):
-            raise ProtocolError
-        useful = response.status < 300 and method != "HEAD"
-        content = await (_read(response, limit) if useful else _read_off(response, limit))
-        return Answer(response.status, response.headers, *_media_type(response), content)
+    if body is not None or method in _WITH_BODY:
+        headers["content-length"] = str(len(body or b""))
+    head = _serialize_headers(f"{method} {target} HTTP/1.1", headers)
+    connection = await connector.connection(base, trip)
+    protocol: Any = connection.protocol
+    ended = False
+    try:
+        protocol.send(trip, head, body, head_only=method == "HEAD")
+        message, payload = await protocol.answer()
+        status = trip.status = message.code
+        fields = message.headers
+        if status not in _STATUS_LINE or fields.get("Transfer-Encoding", "chunked").lower() != "chunked":
+            raise ProtocolError  # of a coding that it does not know, aiohttp passes on the text as if it were the body
+        useful = status < 300 and method != "HEAD"
+        content = await (_read(fields, payload, limit) if useful else _read_off(payload, limit))
+        ended = payload.is_eof() and not (body and protocol.is_sending())
+        return Answer(status, fields, *_media_type(fields.get("Content-Type", "")), content)
+    finally:
+        if ended:
+            connection.release()
+        else:
+            connection.close()
 
 
 class ProtocolError(Exception):
     """An answer that HTTP does not allow here."""
 
 
-def _media_type(response: aiohttp.ClientResponse) -> tuple[str, str | None]:
+@lru_cache(maxsize=256)
+def _media_type(value: str) -> tuple[str, str | None]:
     """Return a Content-Type's media type and charset in lower case.
 
     aiohttp reads them with the standard library's parser of mail headers, which some values make raise IndexError.
     """
-    kind, _, parameters = response.headers.get("Content-Type", "").partition(";")
+    kind, _, parameters = value.partition(";")
     found = _MEDIA_TYPE.fullmatch(kind.strip())
     charset = _CHARSET.search(parameters)
     return found[0].lower() if found else "", charset[1].lower() if charset else None
 
 
-def _is_framed(response: aiohttp.ClientResponse) -> bool:
-    """Tell whether the body's end is known: aiohttp passes on an unknown transfer coding as if it were the body."""
-    return response.headers.get("Transfer-Encoding", "chunked").lower() == "chunked"
-
-
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    if (response.content_length or 0) > limit:
+async def _read(headers: CIMultiDictProxy[str], payload: aiohttp.StreamReader, limit: int) -> bytes:
+    length = headers.get("Content-Length")
+    if length is not None and int(length) > limit:
         raise BodyTooLarge
-    coding = ", ".join(response.headers.getall("Content-Encoding", ("identity",))).strip().lower()
+    if "Content-Encoding" not in headers:
+        return await (payload.read() if length is not None else _read_through(bytes, payload, limit))
+    coding = ", ".join(headers.getall("Content-Encoding")).strip().lower()
     if coding == "identity":
-        return await _read_plain(response, limit)
+        return await _read_through(bytes, payload, limit)
     if coding not in CODINGS:
         raise CodingError(coding)
     inflater = Inflater(coding, limit)
-    body = await _read_through(inflater.feed, response, limit)
+    body = await _read_through(inflater.feed, payload, limit)
     inflater.close()
     return body
 
 
-async def _read_plain(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    if response.content_length is not None:
-        return await response.content.read()
-    return await _read_through(bytes, response, limit)
-
-
-async def _read_off(response: aiohttp.ClientResponse, limit: int) -> bytes:
+async def _read_off(payload: aiohttp.StreamReader, limit: int) -> bytes:
     """Read a body that nobody wants, so that its connection can be used again; a broken one costs no more than that."""
     with suppress(BodyTooLarge, aiohttp.ClientError, OSError):
-        return await _read_through(bytes, response, limit)
+        return await _read_through(bytes, payload, limit)
     return b""
 
 
-async def _read_through(function: Callable[[bytes], bytes], response: aiohttp.ClientResponse, limit: int) -> bytes:
+async def _read_through(function: Callable[[bytes], bytes], payload: aiohttp.StreamReader, limit: int) -> bytes:
     """Read a body, at most `limit` bytes of it, each chunk through a function as it comes."""
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.content.iter_any():
+    async for chunk in payload.iter_any():
         size += len(chunk)
         if size > limit:
             raise BodyTooLarge
@@ -149,12 +154,11 @@ _FAULTS: Final[tuple[tuple[type[BaseException], Fault], ...]] = (
     (aiohttp.ServerConnectionError, Fault.CONNECTION_TERMINATED),
     (aiohttp.ClientPayloadError, Fault.HTTP_RESPONSE_INCOMPLETE),
     (aiohttp.ClientOSError, Fault.CONNECTION_TERMINATED),
-    (aiohttp.ClientResponseError, Fault.HTTP_PROTOCOL_ERROR),
+    (HttpProcessingError, Fault.HTTP_PROTOCOL_ERROR),
     (BodyTooLarge, Fault.HTTP_RESPONSE_BODY_SIZE),
     (CodingError, Fault.HTTP_RESPONSE_CONTENT_CODING),
     (BodyIncomplete, Fault.HTTP_RESPONSE_INCOMPLETE),
     (ProtocolError, Fault.HTTP_PROTOCOL_ERROR),
-    (aiohttp.InvalidURL, Fault.HTTP_REQUEST_DENIED),
     (InvalidParameter, Fault.HTTP_REQUEST_DENIED),
     (OSError, Fault.CONNECTION_TERMINATED),
 )
@@ -164,7 +168,7 @@ def fault_of(error: Exception) -> Fault:
     """Name what went wrong in an exchange. Anything unknown is a mistake of ours, and says so."""
     if isinstance(error, Unreadable):
         return error.fault
-    if isinstance(error, aiohttp.ClientResponseError) and _HEADERS_TOO_LARGE.match(error.message):
+    if isinstance(error, HttpProcessingError) and _HEADERS_TOO_LARGE.match(error.message):
         return Fault.HTTP_RESPONSE_HEADER_SIZE
     if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno in _ERRNOS:
         return _ERRNOS[error.os_error.errno]

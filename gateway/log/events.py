@@ -16,7 +16,7 @@ import structlog
 
 from gateway.log.lines import LEVELS, Lines, lines
 from gateway.log.observers import observers
-from gateway.log.render import HEAD, encode, mask, stamp
+from gateway.log.render import HEAD, line, mask, render
 from upstreams import Attempt, Fault
 
 _LONGEST_PATH: Final = 2048
@@ -31,13 +31,23 @@ class _Catalogue(structlog.BoundLoggerBase):
         if observers.all:
             observers.tell(event, fields)
         if LEVELS[level] >= self._logger.level:
-            (line,), _ = self._process_event(level, event, fields)
-            self._logger.put(level, line)
+            self._logger.put(level, self._line(level, event, fields))
+
+    def _line(self, level: str, event: str, fields: dict[str, Any]) -> bytes:
+        return line(level, event, fields)  # no processor has anything to do with them
 
 
-_log: Final = _Catalogue(lines, [stamp, encode], {})
-#: Events with texts and fields of other people's: masked, and with all that they bound to the context.
-_others: Final = _Catalogue(lines, [structlog.contextvars.merge_contextvars, mask, stamp, encode], {})
+class _Others(_Catalogue):
+    """Logs events with texts and fields of other people's: processed, and so masked, as those of their loggers are."""
+
+    def _line(self, level: str, event: str, fields: dict[str, Any]) -> bytes:
+        (processed,), _ = self._process_event(level, event, fields)
+        rendered: bytes = processed
+        return rendered
+
+
+_log: Final = _Catalogue(lines, [], {})
+_others: Final = _Others(lines, [structlog.contextvars.merge_contextvars, mask, render], {})
 
 
 def gateway_started(*, version: str, upstreams: list[str], pid: int) -> None:
@@ -174,7 +184,7 @@ def log_recorded(*, level: str, fields: Mapping[str, Any]) -> None:
 
 def log_dropped(count: int, sink: str) -> bytes:
     """Return the line that says how many were lost; it goes to the sink that lost them, past its queue."""
-    return encode(None, "", stamp(None, "warning", {"event": "log.dropped", "count": count, "sink": sink}))
+    return line("warning", "log.dropped", {"count": count, "sink": sink})
 
 
 def _ending(attempt: Attempt) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextvars
 import re
+import time
+from collections.abc import Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
-import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 from gateway.log.redact import redact, safe_repr
@@ -22,41 +24,50 @@ HEAD: Final = frozenset(
 _encoder: Final = msgspec.json.Encoder(enc_hook=safe_repr)
 # Beside what JSON escapes: what ends a line for some readers, moves a terminal's cursor, or turns text around.
 _UNSEEN: Final = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
-# The context variables behind structlog's `bind_contextvars`, as it hands them out: reading these three costs a tenth
-# of a walk over the whole context.
-_IDENTITY: Final = tuple(
-    (name, token.var)
-    for name, token in contextvars.Context()
-    .run(structlog.contextvars.bind_contextvars, **dict.fromkeys(("trace_id", "request_id", "http.route"), ""))
-    .items()
-)
+#: Whose the lines of this context are, as they say it: encoded once a request.
+_whose: Final[ContextVar[bytes]] = ContextVar("whose_lines", default=b"")
 
 
-def stamp(_: WrappedLogger, level: str, fields: EventDict) -> EventDict:
-    """Put what every line has in front: when, how grave, what, and whose."""
-    now = datetime.now(UTC)
-    line: EventDict = {
-        # A fraction of zero would be left out, and such a line sort wrongly as text; so it is a microsecond late.
-        "timestamp": now if now.microsecond else now.replace(microsecond=1),
-        "level": level,
-        "event": fields.pop("event", None),
-        "schema": SCHEMA,
-    }
-    for name, variable in _IDENTITY:
-        value = variable.get(...)
-        if value is not ...:
-            line[name] = value
-    line.update(fields)
-    return line
+def identify(identity: Mapping[str, str]) -> None:
+    """Put these fields on every line of this context, and of the tasks that are started in it, from here on."""
+    _whose.set(b",%b" % _encode(identity)[1:-1])
 
 
-def encode(_: WrappedLogger, __: str, fields: EventDict) -> bytes:
-    """Encode a line; what cannot be encoded as it is, is written as text, for a log line must not fail a request."""
+def line(level: str, event: str, fields: Mapping[str, Any]) -> bytes:
+    """Return one of the catalogue's events as its line: when, how grave, what and whose in front, then its fields."""
+    return _line(level, f'"{event}"', fields)
+
+
+def render(_: WrappedLogger, level: str, fields: EventDict) -> bytes:
+    """Return anybody's event as its line: structlog's last processor."""
+    event = _encode(fields.pop("event", None)).decode()
+    return _line(level, event, fields)
+
+
+def _line(level: str, event: str, fields: Mapping[str, Any]) -> bytes:
+    now = time.time_ns() // 1000
+    head = (
+        f'{{"timestamp":"{_second(now // 1_000_000)}.{now % 1_000_000:06d}Z","level":"{level}","event":{event}'
+        f',"schema":{SCHEMA}'
+    )
+    if not fields:
+        return b"%b%b}" % (head.encode(), _whose.get())
+    return b"%b%b,%b" % (head.encode(), _whose.get(), _encode(fields)[1:])
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    """Return a second since 1970 as text: many lines share it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
+
+
+def _encode(value: Any) -> bytes:
+    """Encode a value; what cannot be encoded as it is, is written as text, for a log line must not fail a request."""
     try:
-        line = _encoder.encode(fields)
+        text = _encoder.encode(value)
     except Exception:  # noqa: BLE001 - a lone surrogate, a number too large, a circle
-        line = _encoder.encode(redact(fields))
-    return line if line.isascii() else _UNSEEN.sub(_escape, line.decode()).encode()
+        text = _encoder.encode(redact({"": value})[""])
+    return text if text.isascii() else _UNSEEN.sub(_escape, text.decode()).encode()
 
 
 def mask(_: WrappedLogger, __: str, fields: EventDict) -> dict[str, Any]:

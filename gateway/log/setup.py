@@ -20,7 +20,7 @@ from gateway.log.files import Limits
 from gateway.log.lines import LEVELS, holding, lines, writer
 from gateway.log.outputs import File, Stream
 from gateway.log.records import Records, exceptions
-from gateway.log.render import encode, mask, stamp
+from gateway.log.render import mask, render
 from gateway.log.writer import Queue, Sink
 from inspection.showing.lines import terminal
 
@@ -46,7 +46,7 @@ def configure(options: Mapping[str, Any]) -> None:
     holding.enabled = steps == "problems"
     writer.use(_sinks(directory, limits))
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, exceptions, mask, stamp, encode],
+        processors=[structlog.contextvars.merge_contextvars, exceptions, mask, render],
         wrapper_class=structlog.make_filtering_bound_logger(lines.level),
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
@@ -101,8 +101,8 @@ def _sinks(directory: Path | None, limits: Limits) -> list[Sink]:
     sinks: list[Sink] = []
     descriptor = _standard_output()
     if descriptor is not None:
-        render = terminal() if os.isatty(descriptor) else None
-        sinks.append(Queue(Stream(descriptor, "stdout", render), _dropped))
+        shown = terminal() if os.isatty(descriptor) else None
+        sinks.append(Queue(Stream(descriptor, "stdout", shown), _dropped))
     if directory is not None:
         sinks.append(Queue(File(directory, writer.tally, limits), _dropped))
     return sinks

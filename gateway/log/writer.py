@@ -34,8 +34,8 @@ _REPORT_EVERY: Final = 1.0
 class Sink(Protocol):
     """Somewhere lines go. Neither waits nor raises."""
 
-    def write(self, lines: list[bytes]) -> None:
-        """Take whole lines, each without its line end."""
+    def write(self, line: bytes) -> None:
+        """Take a whole line, without its line end."""
 
 
 class Output(Protocol):
@@ -84,9 +84,9 @@ class Writer:
         """Pass a line, an object of JSON, on with its number; never waits, never raises."""
         number = next(self._numbers)
         pack(self.tally.memory, 0, number)
-        lines = [b"".join((line[:-1], self._numbered, b"%d}" % number))]
+        numbered = b"%b%b%d}" % (line[:-1], self._numbered, number)
         for sink in self.sinks:
-            sink.write(lines)
+            sink.write(numbered)
 
     def sign(self, line: bytes) -> bytes:
         """Return a line that goes to one sink alone, with this process's name and no number: no other would have it."""
@@ -155,14 +155,13 @@ class Queue:
         """Show the queue's length and the lines lost and not yet reported."""
         return f"<Queue {self._output.name} waiting={len(self._lines)} lost={self._lost}>"
 
-    def write(self, lines: list[bytes]) -> None:
-        """Queue lines, or count them as lost; never waits, never raises."""
-        for line in lines:
-            if self._size < _QUEUE_BYTES:
-                self._lines.append(line)
-                self._size += len(line)
-            else:
-                self._lose(1)
+    def write(self, line: bytes) -> None:
+        """Queue a line, or count it as lost; never waits, never raises."""
+        if self._size < _QUEUE_BYTES:
+            self._lines.append(line)
+            self._size += len(line)
+        else:
+            self._lose(1)
         if not self._rung:
             self._ring()
 

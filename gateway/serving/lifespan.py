@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
@@ -21,6 +22,9 @@ from gateway.serving.handler import Receive, Send
 from gateway.serving.holds import followed
 from gateway.telemetry.opening import opened_telemetry
 
+#: So many objects more than before, and the young ones are looked through; Python's own number is 700.
+_YOUNG: Final = 10_000
+
 
 @asynccontextmanager
 async def worker() -> AsyncIterator[dict[str, Any]]:
@@ -30,8 +34,19 @@ async def worker() -> AsyncIterator[dict[str, Any]]:
     async with opened_telemetry() as telemetry, opened_fleet() as fleet:
         events.gateway_started(version=__version__, upstreams=list(conf().upstreams), pid=os.getpid())
         async with followed(conf().control_dir, fleet):
+            _spare_the_collector()
             yield {"fleet": fleet, **telemetry}
     events.gateway_stopped(pid=os.getpid())
+
+
+def _spare_the_collector() -> None:
+    """Have the garbage collector leave alone what lives as long as the worker, and come less often for the rest.
+
+    Requests leave next to no circles behind, and its walks over modules and settings cost a fifth of all their time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG)
 
 
 async def lifespan(scope: dict[str, Any], receive: Receive, send: Send) -> None:

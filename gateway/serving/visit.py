@@ -15,6 +15,7 @@ from gateway.conf import conf
 from gateway.console.place import is_console
 from gateway.log import events
 from gateway.log.redact import redact
+from gateway.log.render import identify
 from gateway.log.setup import holding
 from upstreams import Deadline, Fault, Inbound
 from upstreams.inbound import new_span_id, new_trace_id
@@ -43,15 +44,17 @@ class Visit:
     the console's, has an identity and no events of its own.
     """
 
-    def __init__(self, method: str, path: str, headers: Mapping[str, str], *, quiet: bool = False) -> None:
+    def __init__(
+        self, method: str, path: str, headers: Mapping[str, str], route: str | None = None, *, quiet: bool = False
+    ) -> None:
         self.inbound = inbound_of(headers)
         self.arrived_ns = time.time_ns()
-        self.fields: dict[str, Any] = {"http.request.method": method, "http.route": None, "url.path": path}
+        self.fields: dict[str, Any] = {"http.request.method": method, "http.route": route, "url.path": path}
         self.streaming = False
         self._quiet = quiet
         current_visit.set(self)
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(trace_id=self.inbound.trace_id, request_id=self.inbound.request_id)
+        self._identify()
         holding.begin()
         if not quiet:
             events.request_started(method=method, path=path)
@@ -63,7 +66,13 @@ class Visit:
     def route(self, route: str) -> None:
         """Say which route it is, on every line from here on."""
         self.fields["http.route"] = route
-        structlog.contextvars.bind_contextvars(**{"http.route": route})
+        self._identify()
+
+    def _identify(self) -> None:
+        identity = {"trace_id": self.inbound.trace_id, "request_id": self.inbound.request_id}
+        if (route := self.fields["http.route"]) is not None:
+            identity["http.route"] = route
+        identify(identity)
 
     def note(self, fields: Mapping[str, Any]) -> None:
         """Put fields of the page's choice on the wide line, masked where they look like secrets."""
@@ -129,12 +138,13 @@ def _asked_times(headers: Mapping[str, str]) -> Iterator[float]:
 def visit_of(request: HttpRequest) -> Visit:
     """Return the request's visit, begun now if no middleware has, and told its route once that is known."""
     visit: Visit | None = getattr(request, "visit", None)
+    route = request.resolver_match.route if request.resolver_match is not None else None
     if visit is None:
         quiet = is_console(request.path)
-        visit = Visit(request.method or "", request.path, headers_of(request), quiet=quiet)
+        visit = Visit(request.method or "", request.path, headers_of(request), route, quiet=quiet)
         request.visit = visit  # type: ignore[attr-defined]
-    if visit.fields["http.route"] is None and request.resolver_match is not None:
-        visit.route(request.resolver_match.route)
+    elif route is not None and visit.fields["http.route"] is None:
+        visit.route(route)
     return visit
 
 

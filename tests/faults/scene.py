@@ -208,9 +208,9 @@ def check_log(log: Log, place: Place, sibling: Raw, answers: int) -> None:
 
 def is_idle(client: Client) -> bool:
     """Tell whether a client holds nothing: no permit, no place in the queue, no connection, no call."""
-    guards, connector = client.guards, client._session.connector
+    guards, connector = client.guards, client._connector
     held = guards.bulkhead.in_flight or guards.bulkhead.waiting or any(host.pending for host in guards.hosts.all)
-    return not held and not client._outliving and connector is not None and not connector._acquired
+    return not held and not client._outliving and not connector._acquired
 
 
 @asynccontextmanager

@@ -311,7 +311,7 @@ class TestCancelledWhile:
 
 
 def connector(base: Served) -> Any:
-    return base.fleet._clients["failing"]._session.connector
+    return base.fleet._clients["failing"]._connector
 
 
 @pytest.mark.fault("C7", "hedge of 1 in 25")

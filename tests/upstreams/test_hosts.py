@@ -229,13 +229,25 @@ class TestLinks:
     def test_only_links_to_one_of_them_are_theirs(self, link: str, leads: bool) -> None:  # noqa: FBT001 - a table
         assert self.hosts().lead_to(link) is leads
 
-    @pytest.mark.parametrize("base", ["http://users", "http://users/base"])
-    def test_a_request_goes_to_the_host_that_was_picked(self, base: str) -> None:
-        host = self.hosts(base).all[0]
+    @pytest.mark.parametrize("path", ["", "/base"])
+    def test_a_request_is_for_what_is_below_the_base_and_a_link_for_what_it_says(self, path: str) -> None:
+        host = self.hosts(f"http://users{path}").all[0]
 
-        assert host.url(GET("/a", page=2)) == f"{base}/a?page=2"
-        assert host.url(FOLLOW("/b?c")) == "http://users/b?c"
-        assert host.url(FOLLOW("b")) == f"{base}/b"
+        assert host.target(GET("/a", page=2)) == f"{path}/a?page=2"
+        assert host.target(FOLLOW("/b?c")) == "/b?c"
+        assert host.target(FOLLOW("b")) == f"{path}/b"
+
+    @pytest.mark.parametrize(
+        ("base", "authority"),
+        [
+            ("http://users", "users"),
+            ("http://users:80/base", "users"),
+            ("https://users:8443", "users:8443"),
+            ("http://[::1]:8080", "[::1]:8080"),
+        ],
+    )
+    def test_a_host_header_has_no_default_port(self, base: str, authority: str) -> None:
+        assert self.hosts(base).all[0].authority == authority
 
     def test_a_host_prints_how_it_fares(self) -> None:
         assert repr(self.hosts("http://a", "https://b/x")) == (

@@ -79,9 +79,9 @@ class _Lines:
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
 
-    def write(self, lines: list[bytes]) -> None:
-        """Keep lines."""
-        self.events.extend(msgspec.json.decode(line) for line in lines)
+    def write(self, line: bytes) -> None:
+        """Keep a line."""
+        self.events.append(msgspec.json.decode(line))
 
     def status(self, given: int) -> int:
         """Return what the answer came to: a stream starts with 200, and may end with a problem."""

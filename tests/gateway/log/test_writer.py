@@ -96,15 +96,15 @@ def test_lines_arrive_in_the_order_they_were_logged_whichever_thread_logged_them
 
 def _log_numbers(queue: Queue, name: bytes) -> None:
     for nth in range(3000):
-        queue.write([b"%s %d" % (name, nth)])
+        queue.write(b"%s %d" % (name, nth))
 
 
 def test_a_queue_holds_eight_mebibytes_and_counts_what_comes_after(held: Held) -> None:
     with queue_before(held) as queue:
-        queue.write([b"first"])
+        queue.write(b"first")
         assert held.arrived.wait(10)
         for nth in range(10_000):
-            queue.write([b"%d" % nth + b" " * (KIB - len(str(nth)))])
+            queue.write(b"%d" % nth + b" " * (KIB - len(str(nth))))
         kept = QUEUE // KIB
         assert repr(queue) == f"<Queue held waiting={kept} lost={10_000 - kept}>"
 
@@ -122,7 +122,8 @@ def test_lines_that_were_written_make_room_for_others(held: Held) -> None:
     held.open.set()
     with queue_before(held) as queue:
         for _ in range(4):
-            queue.write([b" " * KIB] * (QUEUE // KIB // 2))
+            for _ in range(QUEUE // KIB // 2):
+                queue.write(b" " * KIB)
             assert queue.written().wait(10)
 
     assert len(held.lines) == 2 * QUEUE // KIB
@@ -133,7 +134,8 @@ def test_a_loss_is_reported_when_lines_flow_again_though_no_other_line_comes(hel
     held.broken = True
     held.open.set()
     with queue_before(held) as queue:
-        queue.write([b"one", b"two", b"three"])
+        for line in (b"one", b"two", b"three"):
+            queue.write(line)
         assert queue.written().wait(10)
         assert held.counts() == []
 
@@ -150,7 +152,7 @@ def test_losses_are_reported_once_a_second_at_most(held: Held) -> None:
         reported = []
         for _ in range(2):
             held.broken = True
-            queue.write([b"lost"])
+            queue.write(b"lost")
             assert queue.written().wait(10)
             held.broken = False
             assert held.reported.acquire(timeout=10)
@@ -170,9 +172,10 @@ def test_an_output_that_raises_loses_its_lines_and_the_thread_goes_on(held: Held
     output = Raising()
     output.open.set()
     with queue_before(output) as queue:
-        queue.write([b"bad", b"bad"])
+        queue.write(b"bad")
+        queue.write(b"bad")
         assert queue.written().wait(10)
-        queue.write([b"good"])
+        queue.write(b"good")
         assert queue.written().wait(10)
 
     assert output.counts() == [2]
@@ -275,7 +278,7 @@ def test_an_output_that_cannot_be_made_ready_is_written_to_all_the_same() -> Non
     output = Unready()
     output.open.set()
     with queue_before(output) as queue:
-        queue.write([b"one"])
+        queue.write(b"one")
         assert queue.written().wait(10)
 
     assert output.lines == [b"one"]
@@ -288,7 +291,7 @@ def test_a_signal_handler_may_log_while_its_own_thread_is_logging(held: Held) ->
 
         def log(name: bytes) -> None:
             logged[name] += 1
-            queue.write([name])
+            queue.write(name)
 
         former = signal.signal(signal.SIGALRM, lambda *_: log(b"handler"))
         signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)

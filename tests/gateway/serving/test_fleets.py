@@ -18,7 +18,7 @@ async def test_a_workers_fleet_is_borrowed_and_left_open() -> None:
             request.scope["state"] = {"fleet": fleet}  # type: ignore[index]
             async with borrowed_fleet(request) as borrowed:
                 pass
-            still_open = [not client._session.closed for client in fleet._clients.values()]
+            still_open = [not client._connector.closed for client in fleet._clients.values()]
 
     assert borrowed is fleet
     assert still_open == [True]
@@ -33,4 +33,4 @@ async def test_without_a_worker_a_request_has_a_fleet_of_its_own_that_is_closed_
             pass
 
     assert first is not second
-    assert all(client._session.closed for fleet in (first, second) for client in fleet._clients.values())
+    assert all(client._connector.closed for fleet in (first, second) for client in fleet._clients.values())

@@ -50,7 +50,7 @@ async def test_requests_share_the_workers_connections_and_they_are_closed_at_the
         await running
 
     assert isinstance(fleet, Fleet)
-    assert all(client._session.closed for client in fleet._clients.values())
+    assert all(client._connector.closed for client in fleet._clients.values())
     assert [message["type"] for message in server.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     (started,), (stopped,) = log.events("gateway.started"), log.events("gateway.stopped")
     assert (started["service.version"], started["upstreams"]) == (__version__, ["shop"])
@@ -109,7 +109,7 @@ async def test_a_worker_that_is_killed_while_it_serves_closes_its_connections(lo
         with pytest.raises(asyncio.CancelledError):
             await running
 
-    assert all(client._session.closed for client in fleet._clients.values())
+    assert all(client._connector.closed for client in fleet._clients.values())
     assert len(log.events("gateway.started")) == 1
 
 

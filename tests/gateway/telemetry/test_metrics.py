@@ -314,7 +314,8 @@ def test_a_lost_log_line_is_counted_once_however_often_it_is_reported() -> None:
     try:
         with observers.telling(counted.hear):
             for lines in ([b"{}", b"{}"], [b"{}"], [b"{}"]):
-                queue.write(lines)
+                for line in lines:
+                    queue.write(line)
                 assert queue.written().wait(60)
         found = Metered(counted.render("")[1].decode())
         assert found.by("tributary_log_lines_dropped_total", "sink") == {("file",): 4}
