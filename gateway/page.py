@@ -80,7 +80,10 @@ class AggregateView(View):
         except Exception as error:  # noqa: BLE001 - the next line knows them all
             response = problem_response(request, problem_of(request, error))
         if self.plan.streamable:
-            patch_vary_headers(response, ("Accept",))
+            if "Vary" in response.headers:
+                patch_vary_headers(response, ("Accept",))
+            else:
+                response.headers["Vary"] = "Accept"
         return response
 
     async def _respond(self, request: HttpRequest, kwargs: Mapping[str, Any]) -> HttpResponseBase:
@@ -181,6 +184,7 @@ def by_method(**views: Any) -> Callable[..., Any]:
 def _marked(view: Any, pages: Mapping[str, type[AggregateView]]) -> Callable[..., Any]:
     """Make a view known as its pages'. A page knows no cookie session, so there is no request to forge."""
     view.pages = pages
+    view.max_body = max((page.max_body for page in pages.values()), default=0)
     view.csrf_exempt = True
     marked: Callable[..., Any] = view
     return marked

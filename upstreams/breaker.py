@@ -116,8 +116,10 @@ class CircuitBreaker:
             if failed is not None:
                 self._judge_probe(failed=failed or slow)
         elif failed is not None:
-            self._window.add(self._clock(), failed=failed, slow=slow)
-            self._judge()
+            window = self._window
+            window.add(self._clock(), failed=failed, slow=slow)
+            if window.failed or window.slow:
+                self._judge()
 
     def wait(self) -> float:
         """Return how many seconds it will be open yet; 0 when it is not."""
@@ -231,7 +233,8 @@ class _Window:
 
     def add(self, now: float, *, failed: bool, slow: bool) -> None:
         """Count one attempt at a moment, after letting go of what is too old for it."""
-        self._advance(int(now / self._width))
+        if (slice_ := int(now / self._width)) > self._latest:
+            self._advance(slice_)
         at = self._latest % _SLICES
         total, failures, slows = self._slices[at]
         self._slices[at] = (total + 1, failures + failed, slows + slow)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
+
+import msgspec
 
 from upstreams.deadline import Deadline
 from upstreams.fault import Fault
@@ -15,7 +17,7 @@ from upstreams.values import Decoder, Unreadable
 from upstreams.wire import Answer
 
 
-class Reading(NamedTuple):
+class Reading(msgspec.Struct, frozen=True):
     """What is in an answer: a value, or its declared absence, or a fault."""
 
     value: Any = None

@@ -94,13 +94,13 @@ class Client:
             attempt = await self._follow(call, flight)
             if attempt is not None:
                 return attempt
-        flight = self._flights.begin(key, call)
+        self._flights.begin(key, call)
+        ending = None
         try:
-            attempt = await self._run(call)
-            flight.land(attempt)
-            return attempt
+            ending = await self._run(call)
+            return ending
         finally:
-            self._flights.end(key)
+            self._flights.end(key, ending)
 
     async def _follow(self, call: Call, flight: Flight[Call, Attempt]) -> Attempt | None:
         """Wait for another call's answer and read it; None if that call was cancelled, or gave up for want of time."""
@@ -143,7 +143,9 @@ class Client:
         policy = self.upstream.retry
         attempt = await self._turn(call, "first")
         self.guards.learn(attempt)
-        if policy is None or not self._may_repeat(call) or not worth_retrying(policy, attempt):
+        if attempt.fault is None or policy is None:
+            return attempt
+        if not self._may_repeat(call) or not worth_retrying(policy, attempt):
             return attempt
         return await retry(
             policy,
@@ -157,10 +159,10 @@ class Client:
     def _may_repeat(self, call: Call) -> bool:
         return call.request.safe or self.upstream.idempotency_header is not None
 
-    async def _turn(self, call: Call, kind: Kind) -> Attempt:
+    def _turn(self, call: Call, kind: Kind) -> Coroutine[Any, Any, Attempt]:
         """Make one attempt, with a hedge beside it where that is wanted."""
         delay = self._hedge_delay(call)
-        return await self._try(call, kind) if delay is None else await self._hedged(call, kind, delay)
+        return self._try(call, kind) if delay is None else self._hedged(call, kind, delay)
 
     def _hedge_delay(self, call: Call) -> float | None:
         """Return for how long an attempt is waited for alone; None for ever."""
@@ -254,7 +256,7 @@ class Client:
                 fault=reading.fault,
                 detail=reading.detail,
                 retry_after=retry_after(answer.headers.get("Retry-After")) if answer and reading.fault else None,
-                stale=_is_stale(trip, reading.fault),
+                stale=reading.fault is not None and _is_stale(trip, reading.fault),
                 cancelled=cancelled,
             )
             self._journal.attempt_finished(self.name, call.name, attempt)
@@ -334,7 +336,7 @@ def _headers(host: Host, upstream: Upstream, via: str) -> CIMultiDict[str]:
     return CIMultiDict(headers | {name.lower(): value for name, value in upstream.headers.items()})
 
 
-def _is_stale(trip: Trip, fault: Fault | None) -> bool:
+def _is_stale(trip: Trip, fault: Fault) -> bool:
     """Tell whether an attempt met a connection that had been closed before it (RFC 9112 section 9.3.1)."""
     return fault is Fault.CONNECTION_TERMINATED and trip.conn == "reused" and not trip.answered
 
@@ -342,8 +344,7 @@ def _is_stale(trip: Trip, fault: Fault | None) -> bool:
 def _read_again(call: Call, attempt: Attempt) -> Attempt:
     """Return a shared attempt as another call reads its answer: it may want another type, and values are its own."""
     assert attempt.answer is not None  # noqa: S101 - only answers are read again
-    value, absent, fault, detail = call.read(attempt.answer)
-    return msgspec.structs.replace(attempt, value=value, absent=absent, fault=fault, detail=detail)
+    return msgspec.structs.replace(attempt, **msgspec.structs.asdict(call.read(attempt.answer)))
 
 
 async def _first_final(running: Collection[asyncio.Task[Attempt]], policy: Retry) -> Attempt:

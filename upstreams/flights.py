@@ -22,12 +22,9 @@ class Flight(Generic[L, T]):
         self._ending: T | None = None
         self._followers: list[asyncio.Future[None]] = []
 
-    def land(self, ending: T) -> None:
-        """Say what came of it."""
+    def land(self, ending: T | None) -> None:
+        """Let the followers go on, with what came of it or, the leader cancelled, with nothing."""
         self._ending = ending
-
-    def wake(self) -> None:
-        """Let the followers go on."""
         for follower in self._followers:
             if not follower.done():
                 follower.set_result(None)
@@ -55,12 +52,10 @@ class Flights(Generic[L, T]):
         """Return the flight that sends the same, if there is one."""
         return self._flying.get(key)
 
-    def begin(self, key: Hashable, leader: L) -> Flight[L, T]:
+    def begin(self, key: Hashable, leader: L) -> None:
         """Take note of a call that others may join until it ends."""
-        flight: Flight[L, T] = Flight(leader)  # to name its types in a call would cost as much as all the rest
-        self._flying[key] = flight
-        return flight
+        self._flying[key] = Flight(leader)  # to name its types in a call would cost as much as all the rest
 
-    def end(self, key: Hashable) -> None:
-        """Let nobody join any more, and its followers go on: with an ending or, the leader cancelled, without."""
-        self._flying.pop(key).wake()
+    def end(self, key: Hashable, ending: T | None) -> None:
+        """Let nobody join any more, and tell the followers what came of it; None if the leader was cancelled."""
+        self._flying.pop(key).land(ending)

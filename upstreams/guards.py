@@ -70,11 +70,11 @@ class Guards:
 
     async def admit(self, until: float, avoid: Host | None, link: str | None = None) -> Pass | Fault:
         """Let an attempt through by `until` (on the loop's clock), or say why not. A `link` may name its host."""
-        if self.breaker.wait() > 0:
+        if not self.bulkhead.is_free() and self.breaker.wait() > 0:  # there is nothing to wait for
             return Fault.DESTINATION_UNAVAILABLE
         if not await self.bulkhead.enter(until):
             return Fault.CONNECTION_LIMIT_REACHED
-        permit = self.breaker.permit()  # not before: it may have changed while this one waited
+        permit = self.breaker.permit()
         if permit is None:
             self.bulkhead.leave()
             return Fault.DESTINATION_UNAVAILABLE

@@ -117,8 +117,7 @@ class Hosts:
 
         What ends while its host is out began before, and says nothing about the trial to come.
         """
-        now = self._clock()
-        if not self._most_out or failed is None or host.out_until > now:
+        if not self._most_out or failed is None or host.out_until > (now := self._clock()):
             return
         if not failed:
             host.failures = 0

@@ -26,6 +26,7 @@ _LITERAL = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
 _FORBIDDEN = re.compile("[\0\r\n]")
 _CONTROL = re.compile("[\0-\x1f\x7f]")
 _URL_CHARACTERS = "!#$%&'()*+,/:;=?@[]~"
+_AS_IT_IS = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9_.~-]*").fullmatch  # most values: they need no quoting, and are no ..
 
 
 class InvalidParameter(ValueError):
@@ -183,7 +184,7 @@ def FOLLOW(url: str, /, *, headers: Mapping[str, str] | None = None) -> Request[
     if not url or _CONTROL.search(url) or not _is_unicode(url):
         raise InvalidParameter("url", url, "not a link that can be followed")
     link = quote(url, safe=_URL_CHARACTERS)
-    return Request("GET", "", _headers(headers), None, safe=True, link=link, template="(link)")
+    return Request("GET", "", _headers(headers or {}), None, safe=True, link=link, template="(link)")
 
 
 def template_faults(path: str) -> str | None:
@@ -239,10 +240,10 @@ def _request(
     safe: bool = False,
 ) -> Request[Any]:
     target = _path(path, params)
-    pairs = _query({**params, **query} if query else params)
-    if pairs:
+    if (params or query) and (pairs := _query({**params, **query} if query else params)):
         target = f"{target}?{pairs}"
-    return Request(method, target, _headers(headers), body, safe or method in SAFE_METHODS, None, path)
+    plain = _headers(headers) if headers else {}
+    return Request(method, target, plain, body, safe or method in SAFE_METHODS, None, path)
 
 
 def _path(path: str, params: dict[str, Any]) -> str:
@@ -263,6 +264,10 @@ def _path(path: str, params: dict[str, Any]) -> str:
 
 
 def _segment(name: str, value: object) -> str:
+    if type(value) is int:
+        return str(value)
+    if type(value) is str and _AS_IT_IS(value):
+        return value
     text = _plain(name, value)
     if text in {"", ".", ".."}:
         raise InvalidParameter(name, value, "cannot stand in a path: it is empty, . or ..")
@@ -321,9 +326,7 @@ def _plain(name: str, value: object) -> str:  # noqa: PLR0911 - one line a type
     raise TypeError(message)
 
 
-def _headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
-    if not headers:
-        return {}
+def _headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     return {_header_name(name): header_value(name, value) for name, value in headers.items()}
 
 

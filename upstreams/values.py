@@ -90,15 +90,16 @@ class Decoder:
 
     def read(self, body: bytes, status: int, headers: Mapping[str, str]) -> Any:
         """Return the value in a 2xx answer's body; raises Unreadable when it holds no such value."""
-        value = self._value(body)
+        value = self._parse(body) if body else self._nothing()
         return Reply(value, status, _plain(headers)) if self.replies else value
 
-    def _value(self, body: bytes) -> Any:
-        if not body and self.admits_none:
+    def _nothing(self) -> Any:
+        """Return what an empty body stands for."""
+        if self.admits_none:
             return None
-        if not body and self.wants_json:
+        if self.wants_json:
             raise Unreadable(Fault.BODY_MISMATCH, "the body is empty")
-        return self._parse(body)
+        return self._parse(b"")
 
 
 def admits_none(type_: Any) -> bool:
@@ -183,7 +184,8 @@ def _json_parser(type_: Any) -> Callable[[bytes], Any]:
 
     def read(body: bytes) -> Any:
         try:
-            _check_utf8(body)
+            if not body.isascii():
+                _check_utf8(body)
             return parse(body)
         except msgspec.ValidationError as error:
             raise Unreadable(Fault.BODY_MISMATCH, _mismatch(error)) from None
@@ -226,8 +228,7 @@ def _checked(raw: bytes) -> msgspec.Raw:
 
 def _check_utf8(body: bytes) -> None:
     """Raise UnicodeDecodeError for what is not UTF-8: msgspec does not look into strings it skips or leaves raw."""
-    if not body.isascii():
-        body.decode("utf-8")
+    body.decode("utf-8")
 
 
 def _mismatch(error: msgspec.ValidationError) -> str:

@@ -181,7 +181,7 @@ def shown(value: Any) -> Any:
     """Return what clients may see of a call's value: of a Reply the value alone, for its headers are the upstream's."""
     if isinstance(value, Reply):
         return value.value
-    if isinstance(value, Mapping) and any(isinstance(row, Reply) for row in value.values()):
+    if isinstance(value, dict) and any(isinstance(row, Reply) for row in value.values()):
         return {key: shown(row) for key, row in value.items()}
     return value
 

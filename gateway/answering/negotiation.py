@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from django.http import HttpRequest
@@ -37,13 +38,20 @@ def negotiate(request: HttpRequest, *, streamable: bool) -> str:
     accept = request.META.get("HTTP_ACCEPT", "").strip(" \t,")
     if accept in _ANYTHING:
         return JSON_TYPE
-    offered = [JSON_TYPE, JSONL_TYPE, SSE_TYPE] if streamable else [JSON_TYPE]
+    offered = (JSON_TYPE, JSONL_TYPE, SSE_TYPE) if streamable else (JSON_TYPE,)
+    best = _best(accept, offered)
+    if best is None:
+        raise Problem(406, detail=f"this page can be had as {', '.join(offered)}", headers=VARY)
+    return best
+
+
+@lru_cache(maxsize=256)
+def _best(accept: str, offered: tuple[str, ...]) -> str | None:
+    """Return the type that is liked best, None if none is; kept, for browsers of one kind all say the same."""
     ranges = accept.lower().split(",")
     likings = {media_type: _liking(media_type, ranges) for media_type in offered}
     best = max(offered, key=lambda media_type: likings[media_type])
-    if likings[best].weight == 0:
-        raise Problem(406, detail=f"this page can be had as {', '.join(offered)}", headers=VARY)
-    return best
+    return best if likings[best].weight else None
 
 
 def _liking(media_type: str, ranges: list[str]) -> _Liking:

@@ -132,7 +132,7 @@ class _Frames:
 
     async def _settled(self, fan_out: FanOut, ended: asyncio.Queue[Node | None]) -> AsyncGenerator[Frame, None]:
         """Yield a frame for each public call as it ends, until the run itself has ended."""
-        pending = dict.fromkeys(fan_out.plan.public())
+        pending = dict.fromkeys(fan_out.plan.public)
         yield {"pending": list(pending)}
         while True:
             try:

@@ -10,6 +10,7 @@ import inspect
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Any, Final, get_args, get_origin
 
 import msgspec
@@ -86,7 +87,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
         return self.policy.required
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class Plan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A page's graph. `nodes` are in the order of declaration, which is the order of the answer."""
 
     page: str
@@ -99,15 +100,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     dependents: Mapping[str, frozenset[str]]
     required: frozenset[str]
 
-    @property
+    @cached_property
     def streamable(self) -> bool:
         """Whether frames can be sent before the status is known: not when `merge` decides on status and headers."""
         merged = plain(self.merged)
         members = get_args(merged) if is_union(merged) else (merged,)
         return all((get_origin(member) or member) is not Answer for member in map(plain, members))
 
+    @cached_property
     def public(self) -> tuple[str, ...]:
-        """Name the calls that stand in the answer."""
+        """The names of the calls that stand in the answer."""
         return tuple(node.name for node in self.nodes.values() if node.public)
 
     def longest_chain(self) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ class FanOut:
 
     def data(self) -> dict[str, Any]:
         """Return the public values in the order of declaration."""
-        return {name: shown(self.values[name]) for name in self.plan.public()}
+        return {name: shown(self.values[name]) for name in self.plan.public}
 
     def errors(self) -> dict[str, Failure]:
         """Return the failures in the order of declaration, those inside parts last."""
@@ -90,7 +90,7 @@ class FanOut:
         """Bring one call to its end: wait for what it needs, make it, keep its value or what stands for it."""
         if node.needs:
             await self._until(lambda: self._done.issuperset(node.needs))
-        culprit = next((name for name in node.strict if name in self.lacking), None)
+        culprit = next((name for name in node.strict if name in self.lacking), None) if self.lacking else None
         if culprit is not None:
             self._skip(node, culprit)
         else:
@@ -98,7 +98,8 @@ class FanOut:
         self._done.add(node.name)
         if self._settled is not None:
             self._settled(node)
-        self._wake()
+        if self._waiters:
+            self._wake()
 
     async def _make(self, node: Node) -> None:
         started = time.perf_counter()
@@ -211,7 +212,7 @@ class FanOut:
         """Ask a declaration for its request; a value that fits into none is the client's mistake or a failure."""
         method = getattr(self.page, node.attribute)
         try:
-            request: Request[Any] | None = method(*keys, **self.arguments(node.params))
+            request: Request[Any] | None = method(*keys, **{name: self.values[name] for name in node.params})
         except InvalidParameter as error:
             return self.refusal(node, error)
         return request

@@ -164,8 +164,8 @@ def _is_page(scope: dict[str, Any]) -> bool:
 
 def _most_read(scope: Mapping[str, Any]) -> int:
     """Return how many bytes of a body there can be a use for: the most that a page behind this path takes."""
-    pages = getattr(getattr(scope["tributary.match"], "func", None), "pages", {})
-    return max((page.max_body for page in pages.values()), default=0)
+    most: int = getattr(getattr(scope["tributary.match"], "func", None), "max_body", 0)
+    return most
 
 
 async def _body(receive: Receive, most: int) -> IO[bytes]:

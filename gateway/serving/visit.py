@@ -164,15 +164,16 @@ def inbound_of(headers: Mapping[str, str]) -> Inbound:
     """Return what headers say of a request's identity, and make up what they do not say."""
     trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
     trace_id = trace[1] if trace else new_trace_id()
+    span_id = new_span_id()
     request_id = headers.get("x-request-id", "")
     key = headers.get("idempotency-key", "")
     return Inbound(
         request_id=request_id if _REQUEST_ID.fullmatch(request_id) else trace_id,
         trace_id=trace_id,
-        span_id=new_span_id(),
+        span_id=span_id,
         trace_flags=f"{int(trace[3], 16) & _DEFINED_FLAGS:02x}" if trace else "01",
         headers=headers,
-        idempotency_key=key if 0 < len(key) <= _MAX_KEY else new_trace_id(),
+        idempotency_key=key if 0 < len(key) <= _MAX_KEY else f"{trace_id}-{span_id}",
         started=time.perf_counter(),
         parent_span_id=trace[2] if trace else None,
     )

@@ -34,13 +34,13 @@ class Airport:
             ending = await flight.landed(deadline)
             if ending is not None:
                 return ending
-        flight = self.flights.begin(key, name)
+        self.flights.begin(key, name)
+        ending = None
         try:
             ending = await self.call(name)
-            flight.land(ending)
             return ending
         finally:
-            self.flights.end(key)
+            self.flights.end(key, ending)
 
     async def call(self, name: str) -> Ending:
         self.led.append(name)

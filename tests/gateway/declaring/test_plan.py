@@ -150,7 +150,7 @@ def test_the_longest_chain_does_not_go_by_the_order_of_declaration() -> None:
             return GET("/first")
 
     assert Page.plan.longest_chain() == ("first", "middle", "last")
-    assert Page.plan.public() == ("last", "middle", "first")
+    assert Page.plan.public == ("last", "middle", "first")
 
 
 def test_a_page_without_calls_has_no_chain() -> None:
@@ -228,12 +228,12 @@ class InternalMerged(Internal):
 
 
 def test_calls_stand_in_the_answer_unless_they_are_internal() -> None:
-    assert Internal.plan.public() == ("unsaid", "shown")
+    assert Internal.plan.public == ("unsaid", "shown")
     assert page_test(Internal, answers={"unsaid": 1, "hidden": 2, "shown": 3}).data == {"unsaid": 1, "shown": 3}
 
 
 def test_on_a_page_with_merge_calls_are_internal_unless_they_say_otherwise() -> None:
-    assert InternalMerged.plan.public() == ("shown",)
+    assert InternalMerged.plan.public == ("shown",)
     assert InternalMerged.plan.merge == ("unsaid", "hidden", "shown")
     assert page_test(InternalMerged, answers={"unsaid": 1, "hidden": 2, "shown": 3}).data == [1, 2, 3]
 
