@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from gateway.answering.answer import Problem
 from gateway.answering.problems import problem_of, problem_response
-from gateway.serving.visit import visit_of
+from gateway.serving.visit import Visit, visit_of
 
 _ERROR: Final = 400
 _BODILESS: Final = frozenset({204, 304})
@@ -42,8 +42,8 @@ class Edge:
         """Answer one request."""
         if iscoroutinefunction(self.get_response):
             return self._answer(request)
-        visit_of(request)
-        return _finished(request, self.get_response(request))
+        visit = visit_of(request)
+        return _finished(request, visit, self.get_response(request))
 
     async def _answer(self, request: HttpRequest) -> HttpResponseBase:
         visit = visit_of(request)
@@ -52,7 +52,7 @@ class Edge:
         except asyncio.CancelledError:
             visit.abandon()
             raise
-        return _finished(request, response)
+        return _finished(request, visit, response)
 
     @property
     def process_view(self) -> Callable[..., Any]:
@@ -72,8 +72,7 @@ async def _found_on_the_loop(request: HttpRequest, *_: object) -> None:
     visit_of(request)
 
 
-def _finished(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    visit = visit_of(request)
+def _finished(request: HttpRequest, visit: Visit, response: HttpResponseBase) -> HttpResponseBase:
     if response.status_code >= _ERROR and isinstance(response, HttpResponse) and _is_djangos_own(request, response):
         _tell(request, response)
     response["X-Request-ID"] = visit.inbound.request_id

@@ -92,7 +92,8 @@ class AggregateView(View):
             return self._other_method(request)
         media_type = negotiate(request, streamable=self.plan.streamable)
         inputs = read_inputs(self.plan, request, kwargs, self.max_body)
-        visit.note(_logged(self.log_fields, inputs))
+        if self.log_fields:
+            visit.note(_logged(self.log_fields, inputs))
         if media_type != JSON_TYPE:
             return stream(self, request, inputs, media_type)
         async with borrowed_fleet(request) as fleet:

@@ -10,9 +10,10 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -23,24 +24,23 @@ from inspection.files import LIVE, STDIN, found, places, spooled
 from inspection.question import Question, Verb
 from inspection.showing.paint import paint_for
 from inspection.times import window
-from inspection.verbs.breakers import BREAKERS
-from inspection.verbs.compare import COMPARE
-from inspection.verbs.doctor import DOCTOR
-from inspection.verbs.errors import ERRORS
-from inspection.verbs.export import EXPORT
-from inspection.verbs.inflight import INFLIGHT
-from inspection.verbs.requests import REQUESTS
-from inspection.verbs.sql import SQL
-from inspection.verbs.stats import STATS
-from inspection.verbs.summary import SUMMARY
-from inspection.verbs.tail import TAIL
-from inspection.verbs.trace import TRACE
-from inspection.verbs.upstreams import UPSTREAMS
 
-VERBS: Final = (
-    *(SUMMARY, STATS, ERRORS, COMPARE, BREAKERS, SQL),
-    *(REQUESTS, INFLIGHT, TAIL, TRACE, UPSTREAMS, DOCTOR, EXPORT),
-)
+#: Where each verb is. Only the one that is asked for is imported: all of them take longer than many an answer.
+VERBS: Final[Mapping[str, str]] = {
+    "summary": "inspection.verbs.summary:SUMMARY",
+    "stats": "inspection.verbs.stats:STATS",
+    "errors": "inspection.verbs.errors:ERRORS",
+    "compare": "inspection.verbs.compare:COMPARE",
+    "breakers": "inspection.verbs.breakers:BREAKERS",
+    "sql": "inspection.verbs.sql:SQL",
+    "requests": "inspection.verbs.requests:REQUESTS",
+    "inflight": "inspection.verbs.inflight:INFLIGHT",
+    "tail": "inspection.verbs.tail:TAIL",
+    "trace": "inspection.verbs.trace:TRACE",
+    "upstreams": "inspection.verbs.upstreams:UPSTREAMS",
+    "doctor": "inspection.verbs.doctor:DOCTOR",
+    "export-config": "inspection.verbs.export:EXPORT",
+}
 _FOUND, _NOTHING, _USAGE, _INTERRUPTED = 0, 1, 2, 130
 _DESCRIPTION: Final = "Questions to the gateway's log. They read its files: no gateway need run."
 _EPILOG: Final = """examples:
@@ -52,6 +52,7 @@ _EPILOG: Final = """examples:
 
 exit codes: 0 found, 1 nothing found, 2 the question cannot be asked so
 """
+_HELP: Final = frozenset({"-h", "--help"})
 _WATCH_EVERY: Final = 2.0
 _TIMES: Final = frozenset({"--since", "--until", "--bad", "--base", "--new-since"})
 _HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -86,13 +87,12 @@ def main(arguments: Sequence[str], program: str = "logs") -> int:
 def _with_verb(arguments: Sequence[str]) -> Sequence[str]:
     """Return the arguments, `summary` before them where they name no verb. Raises Unanswerable for one there is not."""
     first = arguments[0] if arguments else ""
-    if first in {"-h", "--help"}:
+    if first in _HELP:
         return arguments
     if not first or first.startswith("-"):
-        return [SUMMARY.name, *arguments]
-    names = [verb.name for verb in VERBS]
-    if first not in names:
-        hint = nearest(first, names) or f": it is one of {', '.join(names)}"
+        return ["summary", *arguments]
+    if first not in VERBS:
+        hint = nearest(first, VERBS) or f": it is one of {', '.join(VERBS)}"
         raise Unanswerable(f"there is no {first!r}{hint}")
     return arguments
 
@@ -178,7 +178,7 @@ def _nothing(question: Question) -> Iterator[str]:
 
 def _options(arguments: Sequence[str], program: str) -> argparse.Namespace:
     """Return what was asked for. Raises Unanswerable."""
-    parser, below = _parsers(program)
+    parser, below = _parsers(program, VERBS if arguments[0] in _HELP else arguments[:1])
     options, unknown = parser.parse_known_args(_readable(arguments))
     if unknown:
         below[options.verb.name].error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -196,8 +196,8 @@ def _readable(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def _parsers(program: str) -> tuple[_Parser, dict[str, _Parser]]:
-    """Return the parser of it all, and those of the verbs by their names."""
+def _parsers(program: str, names: Iterable[str]) -> tuple[_Parser, dict[str, _Parser]]:
+    """Return the parser of it all, and those of some verbs by their names."""
     common = _Parser(add_help=False)
     common.add_argument("--dir", action="append", metavar="PATH", help="the log's folder, or a file; may be repeated "
                         "(default: LOG_DIR, else logs); - reads standard input")  # fmt: skip
@@ -212,9 +212,16 @@ def _parsers(program: str) -> tuple[_Parser, dict[str, _Parser]]:
     )  # fmt: skip
     verbs = parser.add_subparsers(metavar="VERB", title="verbs", required=True)
     parsers: dict[str, _Parser] = {}
-    for verb in VERBS:
+    for verb in map(_verb, names):
         below = verbs.add_parser(verb.name, parents=[common], help=verb.help, description=verb.help, allow_abbrev=False)
         below.set_defaults(verb=verb)
         verb.arguments(below)
         parsers[verb.name] = below
     return parser, parsers
+
+
+def _verb(name: str) -> Verb:
+    """Import a verb."""
+    module, _, constant = VERBS[name].partition(":")
+    verb: Verb = getattr(import_module(module), constant)
+    return verb

@@ -103,7 +103,9 @@ async def _read(headers: CIMultiDictProxy[str], payload: aiohttp.StreamReader, l
     if length is not None and int(length) > limit:
         raise BodyTooLarge
     if "Content-Encoding" not in headers:
-        return await (payload.read() if length is not None else _read_through(bytes, payload, limit))
+        if length is None:
+            return await _read_through(bytes, payload, limit)
+        return payload.read_nowait() if payload.is_eof() else await payload.read()
     coding = ", ".join(headers.getall("Content-Encoding")).strip().lower()
     if coding == "identity":
         return await _read_through(bytes, payload, limit)

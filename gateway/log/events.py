@@ -9,7 +9,7 @@ looked at.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import structlog
@@ -31,16 +31,16 @@ class _Catalogue(structlog.BoundLoggerBase):
         if observers.all:
             observers.tell(event, fields)
         if LEVELS[level] >= self._logger.level:
-            self._logger.put(level, self._line(level, event, fields))
+            self._logger.put(level, self._rendered(level, event, fields))
 
-    def _line(self, level: str, event: str, fields: dict[str, Any]) -> bytes:
-        return line(level, event, fields)  # no processor has anything to do with them
+    #: No processor has anything to do with them.
+    _rendered: Callable[[str, str, dict[str, Any]], bytes] = staticmethod(line)
 
 
 class _Others(_Catalogue):
     """Logs events with texts and fields of other people's: processed, and so masked, as those of their loggers are."""
 
-    def _line(self, level: str, event: str, fields: dict[str, Any]) -> bytes:
+    def _rendered(self, level: str, event: str, fields: dict[str, Any]) -> bytes:
         (processed,), _ = self._process_event(level, event, fields)
         rendered: bytes = processed
         return rendered

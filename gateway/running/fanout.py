@@ -77,6 +77,8 @@ class FanOut:
 
     def errors(self) -> dict[str, Failure]:
         """Return the failures in the order of declaration, those inside parts last."""
+        if not self.failures and not self.inner_failures:
+            return {}
         found = {name: self.failures[name] for name in self.plan.nodes if name in self.failures}
         for name in self.plan.nodes:
             found.update(self.inner_failures.get(name, {}))

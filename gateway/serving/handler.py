@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from typing import IO, Any, Final
@@ -21,8 +22,8 @@ from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A
 from django.core.exceptions import BadRequest, ImproperlyConfigured, MiddlewareNotUsed, RequestAborted
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.handlers.base import reset_urlconf
-from django.http import FileResponse, HttpRequest, HttpResponseBadRequest, HttpResponseBase
-from django.urls import Resolver404, ResolverMatch, get_resolver, is_valid_path, set_script_prefix
+from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseBase
+from django.urls import Resolver404, ResolverMatch, get_resolver, is_valid_path, set_script_prefix, set_urlconf
 from django.utils.deprecation import MiddlewareMixin
 from django.utils.module_loading import import_string
 
@@ -37,6 +38,9 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 GetResponse = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
 _EDGE: Final = "gateway.middleware.Edge"
+_BEFORE_LOOKING: Final = 0.05  # seconds
+#: The receivers of request_finished that are there before any of a project's: each an entry of Django's own making.
+_DJANGOS_OWN: Final = [entry for entry in signals.request_finished.receivers if entry[1]() is reset_urlconf]
 
 
 class Handler(ASGIHandler):
@@ -73,22 +77,23 @@ class Handler(ASGIHandler):
             body = await _body(receive, _most_read(scope))
         except RequestAborted:
             return
-        set_script_prefix(get_script_prefix(scope))
+        if prefix := get_script_prefix(scope):  # Django's own without any is /
+            set_script_prefix(prefix)
         await signals.request_started.asend(sender=self.__class__, scope=scope)
         await self._respond(scope, body, receive, send)
 
     async def _respond(self, scope: dict[str, Any], body: IO[bytes], receive: Receive, send: Send) -> None:
         """Answer, or be cancelled when the client leaves; either way let go of what the response holds."""
         response: HttpResponseBase | None = None
-        departure = asyncio.create_task(_cancel_on_disconnect(receive, asyncio.current_task()))
+        lookout = _Lookout(receive)
         try:
             response = await self._response(scope, body)
             await self.send_response(response, send)
         except asyncio.CancelledError:
-            if not (departure.done() and departure.result()) or _uncancelled() > 0:
+            if not lookout.saw_departure() or _uncancelled() > 0:
                 raise
         finally:
-            departure.cancel()
+            lookout.end()
             await self._finish(response)
 
     async def _response(self, scope: dict[str, Any], body: IO[bytes]) -> HttpResponseBase:
@@ -106,6 +111,9 @@ class Handler(ASGIHandler):
 
     async def _finish(self, response: HttpResponseBase | None) -> None:
         """Close a response and send request_finished: on the loop, unless a receiver has to be called elsewhere."""
+        if isinstance(response, HttpResponse) and _nobody_listens():
+            _close(response)
+            return
         send = partial(signals.request_finished.send, sender=self.__class__)
         close = send if response is None else response.close
         synchronous, asynchronous = signals.request_finished._live_receivers(self.__class__)  # noqa: SLF001
@@ -119,7 +127,10 @@ class Handler(ASGIHandler):
         response: HttpResponseBase
         match = request.scope["tributary.match"]  # type: ignore[attr-defined]
         if hasattr(request, "urlconf"):  # a link of the chain has chosen another URLconf
-            response = await self._get_response_async(request)  # type: ignore[attr-defined]
+            try:
+                response = await self._get_response_async(request)  # type: ignore[attr-defined]
+            finally:
+                set_urlconf(None)
         elif match is None:
             response = problem_response(request, Problem(404))
         elif isinstance(match, Exception):
@@ -249,10 +260,49 @@ def _guarded(answer: GetResponse) -> GetResponse:
     return guarded
 
 
-async def _cancel_on_disconnect(receive: Receive, page: asyncio.Task[Any] | None) -> bool:
-    """Wait for the client to leave, then cancel its page; returns whether it did."""
-    message = await receive()
-    return message["type"] == "http.disconnect" and page is not None and page.cancel()
+def _nobody_listens() -> bool:
+    """Tell whether request_finished has no receiver but Django's own, which takes back what no page has done."""
+    return signals.request_finished.receivers == _DJANGOS_OWN
+
+
+def _close(response: Any) -> None:
+    """Do as a response's own `close` does, but for the signal."""
+    for closer in response._resource_closers:  # noqa: SLF001 - as Django's own handlers do
+        with suppress(Exception):
+            closer()
+    response._resource_closers.clear()  # noqa: SLF001 - the same
+    response.closed = True
+
+
+class _Lookout:
+    """Looks out for the client's leaving, and cancels its page then. Made in the page's task.
+
+    It begins a moment after the page: most are done by then, and to look out costs a task.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._page = asyncio.current_task()
+        self._task: asyncio.Task[bool] | None = None
+        self._timer = asyncio.get_running_loop().call_later(_BEFORE_LOOKING, self._begin)
+
+    def saw_departure(self) -> bool:
+        """Tell whether the client has left, and the page been cancelled for that."""
+        return self._task is not None and self._task.done() and self._task.result()
+
+    def end(self) -> None:
+        """Look out no more."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self._cancel_on_disconnect())
+
+    async def _cancel_on_disconnect(self) -> bool:
+        """Wait for the client to leave, then cancel its page; returns whether it did."""
+        message = await self._receive()
+        return message["type"] == "http.disconnect" and self._page is not None and self._page.cancel()
 
 
 def _uncancelled() -> int:

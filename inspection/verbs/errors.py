@@ -37,6 +37,11 @@ _COUNTS: Final = """
     OR (event NOT IN ('attempt.finished', 'call.finished', 'request.finished')
         AND (level IN ('error', 'critical') OR "exception.type" IS NOT NULL))
 """
+#: What the text of such lines has. `calls_failed` is in many more: hence the quotation mark that is sought second.
+_PICKED: Final = """
+    contains(text, 'xception.type"') OR contains(text, 'critical"') OR contains(text, 'error"')
+    OR (contains(text, 'failed"') AND contains(text, '"failed"'))
+"""
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +66,7 @@ def answer(question: Question) -> dict[str, Any] | None:
     """
     if question.options.top < 1:
         raise Unanswerable("--top is a number of rows, 1 at least")
-    found = question.logs().rows(_select(question))
+    found = question.logs().rows(_select(question), _PICKED)
     if not found:
         return None
     return {

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.inspection.conftest import Logs
-from tests.inspection.shop import Line, at, attempt, call, line, request, write
+from tests.inspection.shop import Line, at, attempt, call, line, request, text, write
 
 
 def recorded(seconds: float = 0.0, level: str = "error", **fields: Any) -> Line:
@@ -141,3 +145,61 @@ def test_nothing_in_a_message_controls_the_terminal(logs: Logs, tmp_path: Path) 
     write(tmp_path / "gateway-1.ndjson", recorded(message="a\x1b[2Jb\nc", logger="x\x1by", request_id="\x1b"))
 
     assert "\x1b" not in logs("errors").out
+
+
+def failure(**fields: Any) -> Line:
+    return attempt(0, "users", "failed", **{"error__type": "connection_refused", **fields})
+
+
+def test_a_failure_is_found_however_its_line_is_spaced_and_whatever_else_it_has(logs: Logs, tmp_path: Path) -> None:
+    spaced = json.dumps(failure(), separators=("  ,\t", "  :  "))
+    others = failure(own={"event": "x", "of": [1, {"a": None}]}, **{'a"b': 1, "c,d": "\u2028 , # '"})
+    of_a_field = failure(message='it says "failed" \\', exception__message=None)
+    (tmp_path / "gateway-1.ndjson").write_text(f"  {spaced}  \r\n{json.dumps(others)}\n{json.dumps(of_a_field)}")
+
+    assert kinds(logs("errors", "--json")) == [
+        ("users", "connection_refused", None, 2),
+        ("users", "connection_refused", "it says '...' \\", 1),
+    ]
+    assert logs("errors", "--json", "-f", 'a"b=1').json["total"] == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"message": "no attempt.finished"},
+        {"after": "request.finished"},
+        {"of": {"event": "request.finished"}},
+        {"message": '{"event":"call.finished"}'},
+    ],
+    ids=str,
+)
+def test_a_mistake_is_found_though_its_line_speaks_of_what_others_do(
+    logs: Logs, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    write(tmp_path / "gateway-1.ndjson", {**fields, **recorded(logger="page")} | fields)
+
+    assert logs("errors", "--json").json["total"] == 1
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b'"failed"', b'{"outcome":"failed", "x', b'[{"outcome":"failed"}]', b'\x00"failed"', b'\x01"failed"\x01',
+        b"null", b'\xff"failed"', text([failure(u="?")])[:-2].replace(b"?", b"\xff") + b"}",
+        b'"failed"' * 700_000, b"\n\n",
+    ],
+    ids=lambda garbage: repr(garbage[:24]),
+)  # fmt: skip
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+def test_failures_are_found_beside_what_is_no_line(logs: Logs, tmp_path: Path, ending: str, garbage: bytes) -> None:
+    plain = text([failure()]) + garbage + b"\n" + text([failure()] * 2) + text([failure()])[:-9]
+    path = tmp_path / f"gateway-1.ndjson{ending}"
+    if ending == ".zst":
+        if (zstd := shutil.which("zstd")) is None:
+            pytest.skip("there is no zstd here")
+        path.write_bytes(subprocess.run([zstd, "-qc"], input=plain, stdout=subprocess.PIPE, check=True).stdout)
+    else:
+        path.write_bytes(gzip.compress(plain) if ending else plain)
+
+    assert kinds(logs("errors", "--json")) == [("users", "connection_refused", None, 3)]
