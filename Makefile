@@ -20,13 +20,15 @@ USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 # interpreter, so that asking for another one makes the venv again.
 RUNTIME := $(VENV)/.runtime$(subst /,-,$(PYTHON))
 TOOLS := $(VENV)/.tools$(subst /,-,$(PYTHON))
+PEERS := $(VENV)/.peers$(subst /,-,$(PYTHON))
+FASTIFY := bench/peers/fastify/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults handover lint format lock clean
+.PHONY: help demo test faults handover bench bench-full lint format lock clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 demo: $(RUNTIME) ## start the demo upstreams and the gateway, and say what to try
 	@exec $(BIN)/python -m demo
@@ -39,6 +41,12 @@ faults: $(TOOLS) ## make upstreams fail in every way there is, and print what ca
 
 handover: $(TOOLS) ## have other tools read the log, as far as this machine has them
 	@$(BIN)/python -m tests.handover
+
+bench: $(PEERS) $(FASTIFY) ## compare the gateway with its peers, on this machine: five minutes
+	@$(BIN)/python bench/compare.py
+
+bench-full: $(PEERS) $(FASTIFY) ## the same at every size, width and load: half an hour
+	@$(BIN)/python bench/compare.py --full
 
 lint: $(TOOLS) ## check style, types and the direction of imports
 	$(BIN)/ruff check
@@ -53,9 +61,11 @@ format: $(TOOLS) ## fix what ruff can fix, and lay the code out
 lock: $(BIN)/uv ## pin the dependencies again; LOCK_ARGS=--upgrade takes newer ones
 	$(COMPILE) --all-extras --output-file requirements.txt pyproject.toml
 	$(COMPILE) --output-file tests/requirements.txt --constraint requirements.txt --group test
+	$(COMPILE) --output-file bench/requirements.txt --constraint requirements.txt --group bench
 
 clean: ## remove the venv and everything else that these targets made
 	rm -rf $(VENV) .coverage .coverage.* .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf bench/peers/fastify/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One lock for every platform and Python that pyproject.toml admits, with nothing in it of the machine it was made on.
@@ -79,6 +89,17 @@ $(RUNTIME): requirements.txt
 $(TOOLS): tests/requirements.txt $(RUNTIME)
 	@echo "Installing the test tools into $(VENV)"
 	@$(PIP) install --quiet --quiet --require-hashes --requirement tests/requirements.txt
+	@touch $@
+
+$(PEERS): bench/requirements.txt $(RUNTIME)
+	@echo "Installing the peers written in Python into $(VENV)"
+	@$(PIP) install --quiet --quiet --require-hashes --requirement bench/requirements.txt
+	@touch $@
+
+$(FASTIFY): bench/peers/fastify/package-lock.json | $(PEERS)
+	@$(BIN)/python bench/compare.py --check
+	@echo "Installing the peer written for Node.js"
+	@npm ci --prefix $(dir $<) --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(BIN)/uv: | $(RUNTIME)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import msgspec
 from django.urls import path
@@ -78,7 +79,129 @@ class Join(AggregateView):
         return len(products)
 
 
+class Item(msgspec.Struct):
+    """A row of the bodies that are compared, with all it has."""
+
+    id: int
+    name: str
+    price: float
+    tags: list[str]
+    stock: bool
+    text: str
+
+
+class Label(msgspec.Struct):
+    """The same row, of which a page needs two fields."""
+
+    id: int
+    name: str
+
+
+class Merged(AggregateView):
+    """Three bodies of a size, spliced."""
+
+    @call("users")
+    def user(self, size: str) -> Request[JSON]:
+        """Ask."""
+        return GET("/{size}/user.json", size=size)
+
+    @call("orders")
+    def orders(self, size: str) -> Request[JSON]:
+        """Ask."""
+        return GET("/{size}/orders.json", size=size)
+
+    @call("catalog")
+    def products(self, size: str) -> Request[JSON]:
+        """Ask."""
+        return GET("/{size}/products.json", size=size)
+
+
+class Decoded(Merged):
+    """The same, taken apart by the merge."""
+
+    def merge(self, user: JSON, orders: JSON, products: JSON) -> dict[str, Any]:
+        """Decode all three."""
+        return {"user": user.decode(), "orders": orders.decode(), "products": products.decode()}
+
+
+class Typed(AggregateView):
+    """The same, decoded into structs that have every field."""
+
+    @call("users")
+    def user(self, size: str) -> Request[list[Item]]:
+        """Ask."""
+        return GET("/{size}/user.json", size=size)
+
+    @call("orders")
+    def orders(self, size: str) -> Request[list[Item]]:
+        """Ask."""
+        return GET("/{size}/orders.json", size=size)
+
+    @call("catalog")
+    def products(self, size: str) -> Request[list[Item]]:
+        """Ask."""
+        return GET("/{size}/products.json", size=size)
+
+
+class Projected(AggregateView):
+    """The same, of which the structs have two fields: a smaller answer."""
+
+    @call("users")
+    def user(self, size: str) -> Request[list[Label]]:
+        """Ask."""
+        return GET("/{size}/user.json", size=size)
+
+    @call("orders")
+    def orders(self, size: str) -> Request[list[Label]]:
+        """Ask."""
+        return GET("/{size}/orders.json", size=size)
+
+    @call("catalog")
+    def products(self, size: str) -> Request[list[Label]]:
+        """Ask."""
+        return GET("/{size}/products.json", size=size)
+
+
+class Coalesced(AggregateView):
+    """Three bodies of a size, which clients that ask at once share."""
+
+    @call("users", coalesce=True)
+    def user(self, size: str) -> Request[JSON]:
+        """Ask."""
+        return GET("/{size}/user.json", size=size)
+
+    @call("orders", coalesce=True)
+    def orders(self, size: str) -> Request[JSON]:
+        """Ask."""
+        return GET("/{size}/orders.json", size=size)
+
+    @call("catalog", coalesce=True)
+    def products(self, size: str) -> Request[JSON]:
+        """Ask."""
+        return GET("/{size}/products.json", size=size)
+
+
+def wide(width: int) -> type[AggregateView]:
+    """Return a page of so many calls, which take turns at the upstreams."""
+
+    def asking(part: int) -> Callable[[AggregateView, str], Request[JSON]]:
+        def ask(_: AggregateView, size: str) -> Request[JSON]:
+            return GET("/{size}/user.json", size=size, part=part)
+
+        return ask
+
+    upstreams = ("users", "orders", "catalog")
+    calls = {f"part{part}": call(upstreams[part % 3])(asking(part)) for part in range(width)}
+    return type(f"Wide{width}", (AggregateView,), calls)
+
+
 urlpatterns = [
+    path("merged/<str:size>", Merged.as_view()),
+    path("decoded/<str:size>", Decoded.as_view()),
+    path("typed/<str:size>", Typed.as_view()),
+    path("projected/<str:size>", Projected.as_view()),
+    path("coalesced/<str:size>", Coalesced.as_view()),
+    *(path(f"wide/{width}/<str:size>", wide(width).as_view()) for width in (1, 3, 10, 32)),
     path("three/<int:ms>", Three.as_view()),
     path("chain/<int:ms>", Chain.as_view()),
     path("join/<int:ms>", Join.as_view()),
