@@ -33,12 +33,16 @@ class Bulkhead:
         """Tell whether there is a permit to be had at once."""
         return self.in_flight < self.limit
 
+    def enter_at_once(self) -> bool:
+        """Take a permit if there is one."""
+        if self.in_flight >= self.limit:
+            return False
+        self.in_flight += 1
+        return True
+
     async def enter(self, until: float) -> bool:
         """Take a permit, first come first served; False if there is none by `until` (on the loop's clock)."""
-        if self.in_flight < self.limit:
-            self.in_flight += 1
-            return True
-        return len(self._queue) < self._max_waiting and await self._waited(until)
+        return self.enter_at_once() or (len(self._queue) < self._max_waiting and await self._waited(until))
 
     def leave(self) -> None:
         """Give a permit back."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -26,41 +27,24 @@ class Reading(msgspec.Struct, frozen=True):
     detail: str | None = None
 
 
-class Call:
+class Call(msgspec.Struct, eq=False):
     """One call: what is asked, of whom and until when, and how many attempts it has come to.
 
     `hedge` and `coalesce` take the place of the upstream's own, unless they are None; False is none. `part` tells apart
-    the requests of one call that is made of several.
+    the requests of one call that is made of several. `host` was asked last.
     """
 
-    __slots__ = (
-        "absent", "attempts", "coalesce", "deadline", "decoder", "hedge", "host", "inbound", "name", "part", "request",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        name: str,
-        request: Request[Any],
-        decoder: Decoder,
-        inbound: Inbound,
-        deadline: Deadline,
-        absent: Collection[int] = (),
-        part: str = "",
-        *,
-        hedge: Hedge | Literal[False] | None = None,
-        coalesce: bool | None = None,
-    ) -> None:
-        self.name = name
-        self.request = request
-        self.decoder = decoder
-        self.inbound = inbound
-        self.deadline = deadline
-        self.absent = absent
-        self.part = part
-        self.hedge = hedge
-        self.coalesce = coalesce
-        self.attempts = 0
-        self.host: Host | None = None
+    name: str
+    request: Request[Any]
+    decoder: Decoder
+    inbound: Inbound
+    deadline: Deadline
+    absent: Collection[int] = ()
+    part: str = ""
+    hedge: Hedge | Literal[False] | None = None
+    coalesce: bool | None = None
+    attempts: int = 0
+    host: Host | None = None
 
     def read(self, answer: Answer) -> Reading:
         """Take the value out of an answer, or say why there is none in it."""
@@ -68,7 +52,7 @@ class Call:
             return Reading(absent=True)
         if not 200 <= answer.status < 300 or answer.status == 206:
             return Reading(fault=Fault.HTTP_RESPONSE_STATUS)
-        if answer.body and self.decoder.wants_json and (fault := not_json(answer)):
+        if answer.body and self.decoder.wants_json and (fault := _not_json(answer.content_type, answer.charset)):
             return Reading(fault=Fault.BODY_MALFORMED, detail=fault)
         try:
             return Reading(self.decoder.read(answer.body, answer.status, answer.headers))
@@ -76,11 +60,11 @@ class Call:
             return Reading(fault=error.fault, detail=str(error))
 
 
-def not_json(answer: Answer) -> str | None:
-    """Say why an answer's Content-Type is not UTF-8 JSON's, or None if it is (RFC 8259, RFC 6839)."""
-    kind = answer.content_type
+@lru_cache(maxsize=256)
+def _not_json(kind: str, charset: str | None) -> str | None:
+    """Say why a media type and its charset are not UTF-8 JSON's, or None if they are (RFC 8259, RFC 6839)."""
     if kind != "application/json" and not kind.endswith("+json"):
         return "Content-Type is not JSON's" if kind else "there is no Content-Type"
-    if answer.charset is not None and answer.charset.replace("-", "") not in {"utf8", "usascii"}:
+    if charset is not None and charset.replace("-", "") not in {"utf8", "usascii"}:
         return "charset is not UTF-8"
     return None

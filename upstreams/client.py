@@ -49,6 +49,7 @@ class Client:
         self._flights: Flights[Call, Attempt] = Flights()
         self._forward = tuple(name.lower() for name in upstream.forward_headers)
         self._headers = {host: _headers(host, upstream, via) for host in self.guards.hosts.all}
+        self._has_several = len(self.guards.hosts.all) > 1
         self._outliving: set[asyncio.Task[Attempt]] = set()
         self._writes = 0
 
@@ -142,7 +143,6 @@ class Client:
         """Make a call's first attempt, and others as the retry policy and the budget allow; return the last."""
         policy = self.upstream.retry
         attempt = await self._turn(call, "first")
-        self.guards.learn(attempt)
         if attempt.fault is None or policy is None:
             return attempt
         if not self._may_repeat(call) or not worth_retrying(policy, attempt):
@@ -221,7 +221,7 @@ class Client:
         call.host = admitted.host
         call.attempts += kind != "transparent"
         number, span_id = call.attempts, new_span_id()
-        until = asyncio.get_running_loop().time() + self.upstream.timeout
+        until = call.deadline.clock() + self.upstream.timeout
         if until > call.deadline.at and call.request.safe:
             until = call.deadline.at
         started = time.perf_counter()
@@ -246,7 +246,7 @@ class Client:
                 start=started - call.inbound.started,
                 duration=time.perf_counter() - started,
                 kind=kind,
-                host=admitted.host.address if len(self.guards.hosts.all) > 1 else None,
+                host=admitted.host.address if self._has_several else None,
                 sent=trip.sent,
                 conn=trip.conn,
                 status=trip.status,
@@ -291,7 +291,7 @@ class Client:
         if not request.safe and upstream.idempotency_header is not None:
             headers[upstream.idempotency_header.lower()] = _derived_key(call)
         if upstream.deadline_header is not None:
-            left = until - asyncio.get_running_loop().time()
+            left = until - call.deadline.clock()
             headers[upstream.deadline_header.lower()] = str(max(1, int(left * 1000)))
         return headers
 

@@ -17,6 +17,7 @@ import time
 from typing import Any, Final, Literal
 
 import aiohttp
+import msgspec
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
@@ -36,7 +37,7 @@ _MOST_EARLY: Final = 64  # informational answers before the real one; each costs
 _LONGEST_LIFE: Final = 60.0  # seconds of one connection; then its name is resolved again, and may lead elsewhere
 
 
-class Trip:
+class Trip(msgspec.Struct, eq=False):
     """What is known of one attempt on the wire while it is under way, and after.
 
     `resolving`: it waits for a name's addresses, or waited for them to the end. `sent`: bytes of the request may have
@@ -44,14 +45,11 @@ class Trip:
     `status` is the answer's, once its headers are there.
     """
 
-    __slots__ = ("answered", "conn", "resolving", "sent", "status")
-
-    def __init__(self) -> None:
-        self.resolving = False
-        self.sent = False
-        self.conn: Literal["new", "reused"] | None = None
-        self.answered = False
-        self.status: int | None = None
+    resolving: bool = False
+    sent: bool = False
+    conn: Literal["new", "reused"] | None = None
+    answered: bool = False
+    status: int | None = None
 
 
 class Protocol(ResponseHandler):

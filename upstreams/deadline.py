@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Deadline:
-    """A moment on the running event loop's clock, in seconds; ordered, so the earlier of two is `min(a, b)`."""
+    """A moment on a clock, the running event loop's, in seconds; ordered, so the earlier of two is `min(a, b)`."""
 
     at: float
+    clock: Callable[[], float] = field(compare=False, repr=False)
 
     @classmethod
     def within(cls, seconds: float) -> Deadline:
         """Return the moment `seconds` from now."""
-        return cls(asyncio.get_running_loop().time() + seconds)
+        clock = asyncio.get_running_loop().time
+        return cls(clock() + seconds, clock)
 
     def remaining(self) -> float:
         """Seconds left; negative once it has passed."""
-        return self.at - asyncio.get_running_loop().time()
+        return self.at - self.clock()

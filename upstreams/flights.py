@@ -6,36 +6,35 @@ import asyncio
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
+import msgspec
+
 from upstreams.deadline import Deadline
 
 L = TypeVar("L")
 T = TypeVar("T")
 
 
-class Flight(Generic[L, T]):
+class Flight(msgspec.Struct, Generic[L, T], eq=False):
     """One call under way, and whoever waits for what comes of it."""
 
-    __slots__ = ("_ending", "_followers", "leader")
-
-    def __init__(self, leader: L) -> None:
-        self.leader = leader
-        self._ending: T | None = None
-        self._followers: list[asyncio.Future[None]] = []
+    leader: L
+    ending: T | None = None
+    followers: list[asyncio.Future[None]] = msgspec.field(default_factory=list)
 
     def land(self, ending: T | None) -> None:
         """Let the followers go on, with what came of it or, the leader cancelled, with nothing."""
-        self._ending = ending
-        for follower in self._followers:
+        self.ending = ending
+        for follower in self.followers:
             if not follower.done():
                 follower.set_result(None)
 
     async def landed(self, deadline: Deadline) -> T | None:
         """Wait for the ending; None if the leader was cancelled. Raises TimeoutError at the follower's own deadline."""
         follower = asyncio.get_running_loop().create_future()
-        self._followers.append(follower)
+        self.followers.append(follower)
         async with asyncio.timeout_at(deadline.at):
             await follower
-        return self._ending
+        return self.ending
 
 
 class Flights(Generic[L, T]):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+
 from upstreams.breaker import AlwaysClosed, Breaking, CircuitBreaker, State
 from upstreams.budget import RetryBudget
 from upstreams.bulkhead import Bulkhead
@@ -20,30 +22,26 @@ _ANSWERED = frozenset({Fault.BODY_MALFORMED, Fault.BODY_MISMATCH, Fault.HTTP_RES
 _UNSUPPORTED = frozenset({501, 505})  # statuses of 500 and above that tell of one request, not of the service
 
 
-class Pass:
+class Pass(msgspec.Struct, eq=False):
     """What one attempt was let through with, given back once when it has ended."""
 
-    __slots__ = ("_ejections", "_guards", "_permit", "host")
-
-    def __init__(self, guards: Guards, permit: int, host: Host) -> None:
-        self._guards = guards
-        self._permit = permit
-        self._ejections = host.ejections
-        self.host = host
-        host.pending += 1
+    guards: Guards
+    permit: int
+    host: Host
+    ejections: int
 
     def give_back(self, attempt: Attempt | None) -> None:
         """Let the next one in, and count what came of the attempt; None if it was not begun."""
-        guards = self._guards
+        guards = self.guards
         self.host.pending -= 1
         guards.bulkhead.leave()
         failed = None if attempt is None else guards.judge(attempt)
         duration = 0.0 if attempt is None else attempt.duration
-        guards.breaker.record(self._permit, failed=failed, duration=duration)
-        if self.host.ejections == self._ejections:  # what began before the host was left out says nothing of it after
+        guards.breaker.record(self.permit, failed=failed, duration=duration)
+        if self.host.ejections == self.ejections:  # what began before the host was left out says nothing of it after
             guards.hosts.record(self.host, failed=failed)
-        if failed is False and attempt is not None and attempt.kind != "hedge":
-            guards.latencies.add(attempt.duration)
+        if failed is False and attempt is not None:
+            guards.learn(attempt)
 
 
 class Guards:
@@ -70,15 +68,18 @@ class Guards:
 
     async def admit(self, until: float, avoid: Host | None, link: str | None = None) -> Pass | Fault:
         """Let an attempt through by `until` (on the loop's clock), or say why not. A `link` may name its host."""
-        if not self.bulkhead.is_free() and self.breaker.wait() > 0:  # there is nothing to wait for
-            return Fault.DESTINATION_UNAVAILABLE
-        if not await self.bulkhead.enter(until):
-            return Fault.CONNECTION_LIMIT_REACHED
+        if not self.bulkhead.enter_at_once():
+            if self.breaker.wait() > 0:
+                return Fault.DESTINATION_UNAVAILABLE
+            if not await self.bulkhead.enter(until):
+                return Fault.CONNECTION_LIMIT_REACHED
         permit = self.breaker.permit()
         if permit is None:
             self.bulkhead.leave()
             return Fault.DESTINATION_UNAVAILABLE
-        return Pass(self, permit, self.hosts.pick(avoid, link))
+        host = self.hosts.pick(avoid, link)
+        host.pending += 1
+        return Pass(self, permit, host, host.ejections)
 
     def judge(self, attempt: Attempt) -> bool | None:
         """Tell whether an attempt speaks against the upstream; so does one that was slow when the deadline cut it."""
@@ -96,9 +97,11 @@ class Guards:
         return calm and self.budget is not None and self.budget.spend()
 
     def learn(self, attempt: Attempt) -> None:
-        """Take note of a call's first attempt: one that did not fail earns the right to later ones."""
-        if self.budget is not None and is_failure(attempt) is False:
+        """Take note of an attempt that did not fail: it earns the right to repeat others, unless it is a repeat."""
+        if self.budget is not None and attempt.kind != "retry":
             self.budget.earn()
+        if attempt.kind != "hedge":
+            self.latencies.add(attempt.duration)
 
 
 def is_failure(attempt: Attempt) -> bool | None:

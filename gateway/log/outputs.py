@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -30,16 +31,19 @@ class Stream:
         self.name = name
         self._descriptor = descriptor
         self._render = render
+        self._piece = _PIPE_BYTES
         self._begun = _Begun()
 
     def begin(self) -> None:
-        """Need nothing: the descriptor is open."""
+        """See what the descriptor leads to: a file takes much more in one piece than a pipe or a socket."""
+        if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            self._piece = _FILE_BYTES
 
     def write(self, lines: list[bytes]) -> int:
         """Write lines in pieces that do not mix with another process's; returns how many are lost."""
         if self._render is not None:
             lines = [self._render(line) for line in lines]
-        return self._begun.write(self._descriptor, lines, _PIPE_BYTES)
+        return self._begun.write(self._descriptor, lines, self._piece)
 
     def forget(self) -> None:
         """Keep the descriptor: a forked process shares it."""

@@ -35,24 +35,21 @@ def identify(identity: Mapping[str, str]) -> None:
 
 def line(level: str, event: str, fields: Mapping[str, Any]) -> bytes:
     """Return one of the catalogue's events as its line: when, how grave, what and whose in front, then its fields."""
-    return _line(level, f'"{event}"', fields)
-
-
-def render(_: WrappedLogger, level: str, fields: EventDict) -> bytes:
-    """Return anybody's event as its line: structlog's last processor."""
-    event = _encode(fields.pop("event", None)).decode()
-    return _line(level, event, fields)
-
-
-def _line(level: str, event: str, fields: Mapping[str, Any]) -> bytes:
     now = time.time_ns() // 1000
     head = (
-        f'{{"timestamp":"{_second(now // 1_000_000)}.{now % 1_000_000:06d}Z","level":"{level}","event":{event}'
+        f'{{"timestamp":"{_second(now // 1_000_000)}.{now % 1_000_000:06d}Z","level":"{level}","event":"{event}"'
         f',"schema":{SCHEMA}'
     )
     if not fields:
         return b"%b%b}" % (head.encode(), _whose.get())
     return b"%b%b,%b" % (head.encode(), _whose.get(), _encode(fields)[1:])
+
+
+def render(_: WrappedLogger, level: str, fields: EventDict) -> bytes:
+    """Return anybody's event as its line: structlog's last processor."""
+    event = fields.pop("event", None)
+    text = _encode(event if isinstance(event, str) else safe_repr(event))
+    return line(level, text[1:-1].decode(), fields)
 
 
 @lru_cache(maxsize=2)

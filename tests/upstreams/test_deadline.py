@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from tests.upstreams.clock import Clock
 from upstreams import Deadline
 
 
@@ -21,4 +22,7 @@ async def test_time_that_is_over_is_negative() -> None:
 
 
 def test_the_earlier_of_two_is_the_lesser() -> None:
-    assert min(Deadline(2.0), Deadline(1.0)) == Deadline(1.0)
+    late, early = (Deadline(moment, Clock()) for moment in (2.0, 1.0))
+
+    assert min(late, early) is early
+    assert early == Deadline(1.0, Clock())

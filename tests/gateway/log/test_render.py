@@ -132,7 +132,7 @@ def test_an_event_without_a_name_is_logged_all_the_same(log: Log) -> None:
     structlog.get_logger().info(None, user=7)
 
     (event,) = log.events()
-    assert (event["event"], event["user"]) == (None, 7)
+    assert (event["event"], event["user"]) == ("None", 7)
 
 
 def test_an_event_of_a_projects_own_is_redacted_and_says_whose_request_it_was(log: Log) -> None:
