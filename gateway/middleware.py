@@ -35,12 +35,13 @@ class Edge:
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self.get_response = get_response
-        if iscoroutinefunction(get_response):
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Answer one request."""
-        if iscoroutinefunction(self.get_response):
+        if self._is_async:
             return self._answer(request)
         visit = visit_of(request)
         return _finished(request, visit, self.get_response(request))
@@ -57,7 +58,7 @@ class Edge:
     @property
     def process_view(self) -> Callable[..., Any]:
         """Tell the log an ordinary view's route before it begins: in a thread or on the loop, where the chain is."""
-        return _found_on_the_loop if iscoroutinefunction(self) else _found
+        return _found_on_the_loop if self._is_async else _found
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse:
         """Answer for a view that raised."""

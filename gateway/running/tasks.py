@@ -27,8 +27,9 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         await asyncio.gather(*tasks)
-    finally:
+    except BaseException:
         await reap(tasks)
+        raise
 
 
 async def until(

@@ -95,16 +95,17 @@ class Visit:
         holding.end(healthy=outcome in {"ok", "rejected"})
         if self._quiet:
             return
-        identity = {"span_id": self.inbound.span_id}
+        wide = {**self.fields, **fields, "outcome": outcome, "duration_ms": duration, "span_id": self.inbound.span_id}
         if self.inbound.parent_span_id is not None:
-            identity["parent_span_id"] = self.inbound.parent_span_id
-        events.request_finished(
-            level=level, fields={**self.fields, **fields, "outcome": outcome, "duration_ms": duration, **identity}
-        )
+            wide["parent_span_id"] = self.inbound.parent_span_id
+        events.request_finished(level=level, fields=wide)
 
     def deadline(self, seconds: float) -> Deadline:
         """Return by when to answer: `seconds` from now, or sooner if the client says so. It can never make it later."""
-        return Deadline.within(min((seconds, *_asked_times(self.inbound.headers))))
+        headers = self.inbound.headers
+        if "prefer" in headers or conf().deadline_header in headers:
+            seconds = min((seconds, *_asked_times(headers)))
+        return Deadline.within(seconds)
 
     def failed(self, fault: Fault | None) -> None:
         """Say which fault decided the answer."""
