@@ -1,11 +1,12 @@
 """The gateway beside its peers: CPU time for an answer, answers a second, latency, memory, in one run.
 
     python bench/compare.py [--full] [--rounds 3] [--seconds 2] [WORK ...]
+    python bench/compare.py --draw
 
 Every server merges the same three upstreams into the same answer, which is checked. The server under test is alone on
 one core; upstreams and load are on the others. Servers take turns, round by round, so that a noisy moment is noisy for
-all; printed are medians of the rounds. Without names, rounds or seconds the figures also go to bench/results/. Needs
-Linux, and what --check says is missing.
+all; printed are medians of the rounds. Without names, rounds or seconds the figures also go to bench/results/, and
+from there into docs/performance.md and its pictures. Needs Linux, and what --check says is missing.
 """
 
 from __future__ import annotations
@@ -17,21 +18,32 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 sys.path[0] = str(Path(__file__).parent.parent)  # a script's own folder otherwise
 
-from bench.comparing import idle, machine, matrix, measuring, needs, rows, upstreams  # noqa: E402 - the path comes first
+from bench.comparing import (  # noqa: E402 - the path comes first
+    idle,
+    machine,
+    matrix,
+    measuring,
+    needs,
+    page,
+    results,
+    rows,
+    upstreams,
+)
 from bench.comparing.measuring import Cores, Work  # noqa: E402
-
-_RESULTS = Path(__file__).with_name("results")
+from bench.comparing.results import Run  # noqa: E402
 
 
 def main() -> None:
-    """Measure what is asked for; print a table of each work, and write them all."""
+    """Measure what is asked for; print a table of each work, write them all, and draw."""
     options = _options()
+    if options.draw:
+        page.write(results.read())
+        return
     works = [*matrix.FULL, matrix.IDLE] if options.full else [*matrix.SHORT]
     if options.list:
         print("\n".join(work.name for work in works))
@@ -43,10 +55,11 @@ def main() -> None:
     if unknown := set(options.works) - {work.name for work in works}:
         sys.exit(f"there is no work {min(unknown)!r}; --list names them")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # or what was started would go on
-    described = {"run": "bench-full" if options.full else "bench", **machine.described()}
+    run = msgspec.convert({"run": "bench-full" if options.full else "bench", **machine.described()}, Run)
     found = _measured([_changed(work, options) for work in works if work.name in (options.works or [work.name])])
     if not (options.works or options.rounds or options.seconds):
-        _write(found, described)
+        results.write(results.read().with_run(run, found))
+        page.write(results.read())
 
 
 def _options() -> argparse.Namespace:
@@ -56,6 +69,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="so many instead of each work's own number")
     parser.add_argument("--seconds", type=int, help="so long instead of each work's own time")
     parser.add_argument("--list", action="store_true", help="name the works, and measure none")
+    parser.add_argument("--draw", action="store_true", help="draw what bench/results/ has, and measure nothing")
     parser.add_argument("--check", action="store_true", help="say what is missing here, and measure nothing")
     return parser.parse_args()
 
@@ -85,14 +99,6 @@ def _title(work: Work) -> str:
     if work.name == matrix.IDLE.name:
         return work.name
     return f"{work.name}: {work.connections} at a time, {work.rounds} rounds of {work.seconds} s"
-
-
-def _write(found: list[rows.Row], described: dict[str, Any]) -> None:
-    """Write the figures, and what they were made with."""
-    _RESULTS.mkdir(exist_ok=True)
-    lines = ",\n".join(msgspec.json.encode(row).decode() for row in found)
-    (_RESULTS / "bench.json").write_text(f"[\n{lines}\n]\n")
-    (_RESULTS / "machine.json").write_bytes(msgspec.json.format(msgspec.json.encode(described), indent=2) + b"\n")
 
 
 if __name__ == "__main__":

@@ -7,16 +7,16 @@ from dataclasses import replace
 from bench.comparing.measuring import Work
 from bench.comparing.servers import FASTIFY, FLOOR, LUA, PEERS, STOCK, TRIBUTARY, UPSTREAM
 
-_TYPED = replace(TRIBUTARY, server="Tributary, typed", page="/typed/{size}")
+TYPED = replace(TRIBUTARY, server="Tributary, typed", page="/typed/{size}")
 _PROJECTED = replace(TRIBUTARY, server="Tributary, projected", page="/projected/{size}", shape="projected")
 _DECODED = replace(TRIBUTARY, server="Tributary, decoded", page="/decoded/{size}")
-_COALESCED = replace(TRIBUTARY, server="Tributary, coalesced", page="/coalesced/{size}")
+SHARED = replace(TRIBUTARY, server="Tributary, coalesced", page="/coalesced/{size}")
 _LINES = replace(TRIBUTARY, server="Tributary, JSON lines", shape="streamed", headers={"Accept": "application/jsonl"})
 _EVENTS = replace(TRIBUTARY, server="Tributary, events", shape="streamed", headers={"Accept": "text/event-stream"})
 _PROBLEMS = replace(TRIBUTARY, server="Tributary, log of problems", environment={"LOG_STEPS": "problems"})
 _SILENT = replace(TRIBUTARY, server="Tributary, log off", environment={"LOG_DIR": "", "LOG_LEVEL": "critical"})
 _PAIR = (FLOOR, TRIBUTARY)
-_EVERYBODY = (FLOOR, TRIBUTARY, _TYPED, *PEERS)
+_EVERYBODY = (FLOOR, TRIBUTARY, TYPED, *PEERS)
 
 # Few connections: the end of a round cuts off what is under way, which of a slow server's answers would be many.
 MERGED = (
@@ -31,14 +31,11 @@ LATENCY = Work(
     connections=1,
     seconds=4,
 )
-COALESCED = Work("64 clients, one page", (FLOOR, TRIBUTARY, _COALESCED), upstream_ms=20, connections=64)
+COALESCED = Work("64 clients, one page", (FLOOR, TRIBUTARY, SHARED), upstream_ms=20, connections=64)
+TWO = replace(TRIBUTARY, server="Tributary, 2 workers", workers=2)
 WORKERS = Work(
     "workers",
-    (
-        *_PAIR,
-        replace(FLOOR, server=f"{FLOOR.server}, 2 workers", workers=2),
-        replace(TRIBUTARY, server="Tributary, 2 workers", workers=2),
-    ),
+    (*_PAIR, replace(FLOOR, server=f"{FLOOR.server}, 2 workers", workers=2), TWO),
     connections=64,
 )
 SHORT = (*MERGED, LATENCY, COALESCED, WORKERS)
@@ -49,30 +46,37 @@ def _wide(width: int) -> Work:
     return Work(f"fan-out of {width}", tuple(contenders), width=width, seconds=3)
 
 
+WIDE = tuple(_wide(width) for width in (1, 3, 10, 32))
+LARGE = Work("3 MB merged", _EVERYBODY, size="3m", connections=2, seconds=6)
+READ = tuple(
+    Work(f"{size} read", (*_PAIR, TYPED, _PROJECTED, _DECODED), size=size, connections=connections)
+    for size, connections in (("5k", 8), ("30k", 8), ("270k", 4))
+)
+SLOW = tuple(
+    Work(f"upstreams of {ms} ms", (*_PAIR, LUA, FASTIFY, STOCK), upstream_ms=ms, connections=64, seconds=4)
+    for ms in (0, 20, 200)
+)
+STREAMED = tuple(
+    Work(f"{size} streamed", (*_PAIR, _LINES, _EVENTS), size=size, connections=connections)
+    for size, connections in (("5k", 8), ("270k", 4))
+)
+LOG = Work("log", (*_PAIR, _PROBLEMS, _SILENT), rounds=5, seconds=3)
+CLIENTS = tuple(
+    Work(f"{clients} clients", (*_PAIR, LUA, FASTIFY), connections=clients, seconds=seconds)
+    for clients, seconds in ((1, 4), (8, 4), (64, 4), (256, 4), (1000, 8), (2000, 8))
+)
 FULL = (
     *(replace(work, rounds=5, seconds=3) for work in MERGED),
-    Work("3 MB merged", _EVERYBODY, size="3m", connections=2, seconds=6),
-    *(_wide(width) for width in (1, 3, 10, 32)),
-    *(
-        Work(f"{size} read", (*_PAIR, _TYPED, _PROJECTED, _DECODED), size=size, connections=connections)
-        for size, connections in (("5k", 8), ("30k", 8), ("270k", 4))
-    ),
-    *(
-        Work(f"upstreams of {ms} ms", (*_PAIR, LUA, FASTIFY, STOCK), upstream_ms=ms, connections=64, seconds=4)
-        for ms in (0, 20, 200)
-    ),
+    LARGE,
+    *WIDE,
+    *READ,
+    *SLOW,
     replace(LATENCY, contenders=(UPSTREAM, *_PAIR, *PEERS), rounds=4, seconds=5),
     replace(COALESCED, rounds=5, seconds=4),
-    *(
-        Work(f"{size} streamed", (*_PAIR, _LINES, _EVENTS), size=size, connections=connections)
-        for size, connections in (("5k", 8), ("270k", 4))
-    ),
-    Work("log", (*_PAIR, _PROBLEMS, _SILENT), rounds=5, seconds=3),
+    *STREAMED,
+    LOG,
     replace(WORKERS, rounds=5, seconds=4),
-    *(
-        Work(f"{clients} clients", (*_PAIR, LUA, FASTIFY), connections=clients, seconds=seconds)
-        for clients, seconds in ((1, 4), (8, 4), (64, 4), (256, 4), (1000, 8), (2000, 8))
-    ),
+    *CLIENTS,
 )
 # Each has had one answer, of one call: with three, the slow servers would take minutes.
 IDLE = replace(_wide(1), name="10000 idle connections", connections=10_000)

@@ -63,12 +63,13 @@ class Cores:
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """What a server came to in a round: CPU time in microseconds, peak memory in bytes, requests upstream."""
+    """What a server came to in a round: CPU time in microseconds, peak memory and log in bytes, requests upstream."""
 
     load: Load
     cpu: float
     memory: float
     asked: int
+    logged: int | None
 
     @property
     def cpu_us(self) -> float:
@@ -131,11 +132,17 @@ def _round(
     work: Work, contender: Contender, server: Server, upstreams: Upstreams, cores: Cores, seconds: int
 ) -> _Round:
     pids = processes.tree(server.pid) if server.pid else []
-    asked, before = upstreams.count(), processes.cpu(pids)
+    asked, before, logged = upstreams.count(), processes.cpu(pids), _logged(server)
     came = load(server.url + work.page(contender), work.connections, seconds, contender.headers, cores.load)
     used = processes.cpu(pids) - before
     _quiet(pids)
-    return _Round(came, used, processes.memory(pids, peak=True), upstreams.count() - asked - 1)
+    wrote = None if logged is None else (_logged(server) or 0) - logged
+    return _Round(came, used, processes.memory(pids, peak=True), upstreams.count() - asked - 1, wrote)
+
+
+def _logged(server: Server) -> int | None:
+    """Return how many bytes of log a server has written; None of one that writes none to files."""
+    return sum(file.stat().st_size for file in server.logs.glob("*.ndjson")) if server.logs else None
 
 
 def _quiet(pids: list[int]) -> None:
@@ -182,6 +189,8 @@ def _add_costs(row: Row, every: Mapping[str, list[_Round]]) -> None:
     row.rounds = [round(one.cpu_us, 1) for one in rounds]
     row.cpu_us, row.spread = _median(row.rounds), (min(row.rounds), max(row.rounds))
     row.upstream_requests = _median(one.asked / one.load.answered for one in rounds)
+    if all(one.logged is not None for one in rounds):
+        row.log_bytes = _median((one.logged or 0) / one.load.answered for one in rounds)
     row.ratios = {
         name: _median(mine.cpu_us / other.cpu_us for mine, other in zip(rounds, theirs, strict=True))
         for name, theirs in every.items()

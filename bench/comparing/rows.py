@@ -19,6 +19,7 @@ class Row(msgspec.Struct, kw_only=True):
     `upstream_requests` is how often upstreams were asked for an answer, `core` which part of a core the server used,
     `refused` and `lost` how many requests got an error and none. `spread` is the least and the most `cpu_us`.
     `over_p50_ms` is how much longer an answer took than one of the upstream itself; likewise `over_p99_ms`.
+    `log_bytes` is what a server that logs in files wrote for an answer, `run` the date of the run.
     """
 
     server: str
@@ -45,6 +46,8 @@ class Row(msgspec.Struct, kw_only=True):
     over_p50_ms: float | None = None
     over_p99_ms: float | None = None
     kb_per_connection: float | None = None
+    log_bytes: float | None = None
+    run: str = ""
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -68,6 +71,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         remarks.append(f"over the upstream: p50 {row.over_p50_ms:.2f} ms, p99 {row.over_p99_ms:.2f} ms")
     if row.kb_per_connection is not None:
         remarks.append(f"{row.kb_per_connection:.1f} KB a connection")
+    if row.log_bytes is not None:
+        remarks.append(f"{row.log_bytes:.0f} bytes of log")
     if row.refused or row.lost:
         remarks.append(f"{row.refused} refused, {row.lost} lost")
     return (

@@ -42,10 +42,11 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that runs: its address and the process that was started."""
+    """A server that runs: its address, the process that was started, and the folder it logs in, if it does."""
 
     url: str
     pid: int
+    logs: Path | None = None
 
 
 @contextmanager
@@ -65,7 +66,7 @@ def started(contender: Contender, cores: str, folder: Path, upstreams: list[str]
         **contender.environment,
     }
     with running(contender.start(place), **environment) as process:
-        yield Server(f"http://127.0.0.1:{place.port}", process.pid)
+        yield Server(f"http://127.0.0.1:{place.port}", process.pid, folder if contender.start is _tributary else None)
 
 
 def _tributary(place: Place) -> list[str]:

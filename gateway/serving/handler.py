@@ -46,6 +46,8 @@ _DJANGOS_OWN: Final = [entry for entry in signals.request_finished.receivers if 
 class Handler(ASGIHandler):
     """Serves pages on the event loop alone, and everything else as Django does."""
 
+    chunk_size = 1024 * 1024  # bytes; an answer up to there is in memory as one piece, and need not be cut up
+
     def __init__(self) -> None:
         super().__init__()
         self._answer_page = _chain(conf().page_middleware, self._view_response)
@@ -104,7 +106,7 @@ class Handler(ASGIHandler):
             response = await self._answer_page(request)
             response._resource_closers.append(request.close)  # noqa: SLF001 - as Django's own handlers do
             if isinstance(response, FileResponse):
-                response.block_size = self.chunk_size
+                response.block_size = super().chunk_size
         response._handler_class = self.__class__  # noqa: SLF001 - the same
         answered: HttpResponseBase = response
         return answered

@@ -1,0 +1,24 @@
+"""A target is met, or missed by so much, or was not measured; nobody has to read it off."""
+
+from __future__ import annotations
+
+from bench.comparing.rows import Row
+from bench.comparing.targets import OVER_P50, TARGETS
+from tests.bench.comparing.measured import of
+
+WORK = "one client, three upstreams of 20 ms"
+
+
+def test_a_figure_at_its_target_is_met() -> None:
+    assert OVER_P50.verdict(of(Row(server="Tributary", work=WORK, over_p50_ms=1.5))) == "met"
+
+
+def test_a_figure_beyond_its_target_is_missed_by_the_difference() -> None:
+    missed = of(Row(server="Tributary", work=WORK, over_p50_ms=2.1))
+
+    assert OVER_P50.verdict(missed) == "missed by 0.60 ms (40.0%)"
+    assert OVER_P50.came(missed) == "2.10 ms"
+
+
+def test_what_was_not_measured_is_neither() -> None:
+    assert {target.verdict(of()) for target in TARGETS} == {"not measured"}
