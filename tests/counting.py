@@ -11,6 +11,7 @@ another is counted, and `/counts` tells the counts so far: each a `Count`, by pa
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -95,13 +96,15 @@ PATHS: Final = [
 
 
 class Count(msgspec.Struct):
-    """What one path costs: `calls` of Python functions a request, and `hops` to other threads in all that is counted.
+    """What one path costs: `calls` of Python functions a request; of all that is counted, the `hops` to other threads,
+    and the objects in `circles` that only the garbage collector could let go of.
 
     `calls` is the median, which a clock's tick in some of the requests does not move.
     """
 
     calls: float
     hops: int
+    circles: int
 
 
 class Meter:
@@ -121,8 +124,12 @@ class Meter:
             self._asked, self._arrived, self._calls, self._hops = asked, 0, [], 0
         self._arrived += 1
         if self._arrived == REQUESTS:
-            self.counts[asked] = Count(median(self._calls), self._hops)
+            self.counts[asked] = Count(median(self._calls), self._hops, gc.collect())
+            gc.enable()
         elif self._arrived > WARM_UP:
+            if self._arrived == WARM_UP + 1:
+                gc.collect()
+                gc.disable()
             self._calls.append(0)
             sys.setprofile(self._see)
 

@@ -55,6 +55,11 @@ def test_a_request_is_answered_on_the_loop_alone(counts: dict[str, Count], path:
     assert counts[path].hops == 0
 
 
+@pytest.mark.parametrize("path", BOUNDS)
+def test_a_request_leaves_nothing_to_the_garbage_collector(counts: dict[str, Count], path: str) -> None:
+    assert counts[path].circles == 0
+
+
 def test_one_more_call_costs_as_much_on_a_wide_page_as_on_a_narrow_one(counts: dict[str, Count]) -> None:
     one, three, ten = (counts[f"/spliced/{width}"].calls for width in (1, 3, 10))
     assert (ten - one) / 9 == pytest.approx((three - one) / 2, rel=STRAIGHT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import runpy
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from gateway import __version__
 from gateway.asgi import Application
-from gateway.serving.lifespan import lifespan
+from gateway.serving.lifespan import lifespan, worker
 from tests.conftest import StartStub
 from tests.gateway.shop import ROUTES, shop
 from tests.logs import Log
@@ -64,6 +65,17 @@ async def test_one_connection_serves_many_requests_of_a_worker(stub: StartStub, 
                 assert answer.status == 200
 
     assert [event["conn"] for event in log.events("attempt.finished")] == ["new", "reused", "reused"]
+
+
+async def test_the_garbage_collector_is_spared_while_a_worker_serves_and_no_longer() -> None:
+    former = gc.get_threshold()
+    with project([], {}):
+        async with worker():
+            assert gc.get_freeze_count() > 0
+            assert gc.get_threshold() > former
+
+    assert gc.get_freeze_count() == 0
+    assert gc.get_threshold() == former
 
 
 async def test_a_worker_that_finds_a_mistake_says_so_and_does_not_start(log: Log) -> None:
