@@ -18,6 +18,7 @@ import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
 
 import gateway.asgi  # noqa: F401 - sets up Django, as a server would
+from gateway.log.render import identify
 from tests.logs import CANARY, Log, logged
 from tests.stub import Stub, serving_stub
 
@@ -38,6 +39,7 @@ def no_blocking_on_the_loop() -> Iterator[BlockBuster]:
 def log() -> Iterator[Log]:
     """Everything logged during a test. Whatever a test is about, no line may hold the canary."""
     structlog.contextvars.clear_contextvars()  # a view that was called without its middleware's end leaves its ids
+    identify({})
     with logged() as found:
         yield found
         assert not [line for line in found.lines() if CANARY.encode() in line]

@@ -235,7 +235,9 @@ async def test_a_client_that_departs_as_its_answer_is_made_is_logged_once_whiche
             for nth in range(40):
                 with Client(base) as client:
                     await client.ask("/page/7", f"X-Request-ID: {nth}", f"Accept: {accept}")
-                    held.release(await held.arrive())
+                    asked = await held.arrive()
+                    await until(lambda: any(task.get_name() == "lookout" for task in asyncio.all_tasks()))
+                    held.release(asked)
                     for _ in range(nth // 2):
                         await asyncio.sleep(0)
                     client.reset()

@@ -30,7 +30,7 @@ _whose: Final[ContextVar[bytes]] = ContextVar("whose_lines", default=b"")
 
 def identify(identity: Mapping[str, str]) -> None:
     """Put these fields on every line of this context, and of the tasks that are started in it, from here on."""
-    _whose.set(b",%b" % _encode(identity)[1:-1])
+    _whose.set(b",%b" % _encode(identity)[1:-1] if identity else b"")
 
 
 def line(level: str, event: str, fields: Mapping[str, Any]) -> bytes:

@@ -299,7 +299,7 @@ class _Lookout:
             self._task.cancel()
 
     def _begin(self) -> None:
-        self._task = asyncio.create_task(self._cancel_on_disconnect())
+        self._task = asyncio.create_task(self._cancel_on_disconnect(), name="lookout")
 
     async def _cancel_on_disconnect(self) -> bool:
         """Wait for the client to leave, then cancel its page; returns whether it did."""
