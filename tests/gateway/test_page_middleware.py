@@ -9,6 +9,7 @@ import pytest
 from asgiref.sync import markcoroutinefunction
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured, MiddlewareNotUsed, PermissionDenied
+from django.core.handlers.asgi import ASGIHandler
 from django.http import FileResponse, Http404, HttpRequest, HttpResponseBase
 from django.urls import path
 from django.utils.decorators import async_only_middleware
@@ -44,7 +45,7 @@ async def test_page_middleware_may_answer_itself(stub: StartStub) -> None:
         got = await ask("GET", "/items/7", {"X-Request-ID": "asked-1"})
 
     assert (got.status, got.body, got.header("X-Request-ID")) == (200, FILE_CONTENT, "asked-1")
-    assert block_sizes == [Handler.chunk_size]
+    assert block_sizes == [ASGIHandler.chunk_size]
 
 
 @pytest.mark.parametrize(
