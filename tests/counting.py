@@ -27,9 +27,10 @@ from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import path
 
-from gateway import AggregateView, call
+from gateway import AggregateView, Fan, call, part
 from gateway.asgi import Application
 from tests.serving import SLOW, PatientPage, project
+from tests.tap import until
 from upstreams import GET, JSON, Request, Upstream
 
 Scope = dict[str, Any]
@@ -87,10 +88,22 @@ class _Hops(AggregateView):
         return await super().dispatch(request, *args, **kwargs)
 
 
+class Lasting(AggregateView):
+    """A page that takes so long that its client's leaving is looked out for."""
+
+    deadline = SLOW
+
+    @part
+    async def lasting(self, fan: Fan) -> bool:
+        await until(lambda: any(task.get_name() == "lookout" for task in asyncio.all_tasks()))
+        return True
+
+
 PATHS: Final = [
     *(path(f"spliced/{width}", page_of(range(width)).as_view()) for width in (1, 3, 10)),
     path("typed/3", page_of(range(3), Request[list[Item]]).as_view()),
     path("shared/3", page_of([0, 0, 0], coalesce=True).as_view()),
+    path("lasting", Lasting.as_view()),
     path("hopping/3", hopping(page_of(range(3))).as_view()),
 ]
 

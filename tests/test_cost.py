@@ -41,7 +41,7 @@ def counts() -> dict[str, Count]:
     with pytest.MonkeyPatch.context() as environment:
         for name in _COVERAGE:  # it makes everything slower, and no call more
             environment.delenv(name, raising=False)
-        return asyncio.run(_counts([*BOUNDS, *_FLOORS, "/hopping/3"]), debug=False)
+        return asyncio.run(_counts([*BOUNDS, *_FLOORS, "/lasting", "/hopping/3"]), debug=False)
 
 
 @pytest.mark.parametrize("path", BOUNDS)
@@ -55,7 +55,7 @@ def test_a_request_is_answered_on_the_loop_alone(counts: dict[str, Count], path:
     assert counts[path].hops == 0
 
 
-@pytest.mark.parametrize("path", BOUNDS)
+@pytest.mark.parametrize("path", [*BOUNDS, "/lasting"])
 def test_a_request_leaves_nothing_to_the_garbage_collector(counts: dict[str, Count], path: str) -> None:
     assert counts[path].circles == 0
 

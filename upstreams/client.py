@@ -49,7 +49,6 @@ class Client:
         self._flights: Flights[Call, Attempt] = Flights()
         self._forward = tuple(name.lower() for name in upstream.forward_headers)
         self._headers = {host: _headers(host, upstream, via) for host in self.guards.hosts.all}
-        self._has_several = len(self.guards.hosts.all) > 1
         self._outliving: set[asyncio.Task[Attempt]] = set()
         self._writes = 0
 
@@ -246,7 +245,7 @@ class Client:
                 start=started - call.inbound.started,
                 duration=time.perf_counter() - started,
                 kind=kind,
-                host=admitted.host.address if self._has_several else None,
+                host=admitted.host.address if len(self.guards.hosts.all) > 1 else None,
                 sent=trip.sent,
                 conn=trip.conn,
                 status=trip.status,
@@ -256,7 +255,7 @@ class Client:
                 fault=reading.fault,
                 detail=reading.detail,
                 retry_after=retry_after(answer.headers.get("Retry-After")) if answer and reading.fault else None,
-                stale=reading.fault is not None and _is_stale(trip, reading.fault),
+                stale=_is_stale(trip, reading.fault),
                 cancelled=cancelled,
             )
             self._journal.attempt_finished(self.name, call.name, attempt)
@@ -336,7 +335,7 @@ def _headers(host: Host, upstream: Upstream, via: str) -> CIMultiDict[str]:
     return CIMultiDict(headers | {name.lower(): value for name, value in upstream.headers.items()})
 
 
-def _is_stale(trip: Trip, fault: Fault) -> bool:
+def _is_stale(trip: Trip, fault: Fault | None) -> bool:
     """Tell whether an attempt met a connection that had been closed before it (RFC 9112 section 9.3.1)."""
     return fault is Fault.CONNECTION_TERMINATED and trip.conn == "reused" and not trip.answered
 

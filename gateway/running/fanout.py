@@ -214,7 +214,7 @@ class FanOut:
         """Ask a declaration for its request; a value that fits into none is the client's mistake or a failure."""
         method = getattr(self.page, node.attribute)
         try:
-            request: Request[Any] | None = method(*keys, **{name: self.values[name] for name in node.params})
+            request: Request[Any] | None = method(*keys, **self.arguments(node.params))
         except InvalidParameter as error:
             return self.refusal(node, error)
         return request

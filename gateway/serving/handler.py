@@ -9,6 +9,7 @@ same way. Every other view is served by the stock handler.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -39,8 +40,8 @@ GetResponse = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
 _EDGE: Final = "gateway.middleware.Edge"
 _BEFORE_LOOKING: Final = 0.05  # seconds
-#: The receivers of request_finished that are there before any of a project's: each an entry of Django's own making.
-_DJANGOS_OWN: Final = [entry for entry in signals.request_finished.receivers if entry[1]() is reset_urlconf]
+#: As the signal keeps it: a reference equals another to the same function, and no receiver that is kept itself.
+_DJANGOS_OWN: Final = weakref.ref(reset_urlconf)
 
 
 class Handler(ASGIHandler):
@@ -264,7 +265,7 @@ def _guarded(answer: GetResponse) -> GetResponse:
 
 def _nobody_listens() -> bool:
     """Tell whether request_finished has no receiver but Django's own, which takes back what no page has done."""
-    return signals.request_finished.receivers == _DJANGOS_OWN
+    return all(receiver == _DJANGOS_OWN for _, receiver, *_ in signals.request_finished.receivers)
 
 
 def _close(response: Any) -> None:
@@ -299,12 +300,16 @@ class _Lookout:
             self._task.cancel()
 
     def _begin(self) -> None:
-        self._task = asyncio.create_task(self._cancel_on_disconnect(), name="lookout")
+        self._task = asyncio.create_task(_cancel_on_disconnect(self._receive, self._page), name="lookout")
 
-    async def _cancel_on_disconnect(self) -> bool:
-        """Wait for the client to leave, then cancel its page; returns whether it did."""
-        message = await self._receive()
-        return message["type"] == "http.disconnect" and self._page is not None and self._page.cancel()
+
+async def _cancel_on_disconnect(receive: Receive, page: asyncio.Task[Any] | None) -> bool:
+    """Wait for the client to leave, then cancel its page; returns whether it did.
+
+    A function by itself: a cancelled task keeps what its frame holds, and would keep a lookout that keeps the task.
+    """
+    message = await receive()
+    return message["type"] == "http.disconnect" and page is not None and page.cancel()
 
 
 def _uncancelled() -> int:

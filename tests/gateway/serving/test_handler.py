@@ -316,6 +316,22 @@ async def test_receivers_and_a_pages_own_thread_are_one_as_databases_need() -> N
     assert idents[0] != threading.get_ident()
 
 
+async def test_a_receiver_that_the_signal_keeps_itself_is_called_with_the_signal_and_not_before() -> None:
+    heard: list[dict[str, Any]] = []
+
+    def hear(**given: Any) -> None:
+        heard.append(given)
+
+    signals.request_finished.connect(hear, weak=False)
+    try:
+        with project([path("", Asking.as_view())], {}):
+            await spoken("GET", "/")
+    finally:
+        signals.request_finished.disconnect(hear)
+
+    assert [given["signal"] for given in heard] == [signals.request_finished]
+
+
 async def test_a_page_that_waits_for_its_thread_holds_up_no_other() -> None:
     with project([path("", Asking.as_view())], {}):
         waiting = asyncio.create_task(spoken("GET", "/", b"wait"))
