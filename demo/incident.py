@@ -65,7 +65,8 @@ def _arguments() -> argparse.Namespace:
 
 async def _played(asked: argparse.Namespace, gateway: str, host: str) -> tuple[str, str]:
     """Let visitors come while the host is well, ill and well; returns when it was ill."""
-    async with aiohttp.ClientSession() as session:
+    # Each comes on a connection of its own, as visitors do: so workers share them.
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
         visitors = asyncio.create_task(_visit(session, gateway, asked.rate))
         await _pass("All is well", asked.before)
         await _make(session, host, FAULTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,11 +34,12 @@ class Conf:
     `upstreams` is UPSTREAMS; `name` (GATEWAY_NAME) is this deployment's in Via and Proxy-Status; `server_timing`
     (GATEWAY_SERVER_TIMING) adds the header of that name; `page_middleware` (PAGE_MIDDLEWARE) are the dotted paths of
     the native async middleware around pages; `deadline_header` (GATEWAY_DEADLINE_HEADER) is the header, in lower case,
-    by which a client says how many milliseconds it will wait. `metrics` (GATEWAY_METRICS) answers /metrics, to those
-    who have the `metrics_token` (GATEWAY_METRICS_TOKEN) if there is one; `otlp_endpoint` (GATEWAY_OTLP_ENDPOINT) is the
-    base URL of the collector that spans go to; `log_dir` is LOGGING's `dir`, where the console reads; `control_dir`
-    (GATEWAY_CONTROL_DIR, else the same) is where operators' holds on breakers are written; `ops_token` (OPS_TOKEN)
-    opens the console.
+    by which a client says how many milliseconds it will wait; `admission_wait` (GATEWAY_ADMISSION_WAIT) is how many
+    seconds a page may wait to begin where more is asked than a worker can make. `metrics` (GATEWAY_METRICS) answers
+    /metrics, to those who have the `metrics_token` (GATEWAY_METRICS_TOKEN) if there is one; `otlp_endpoint`
+    (GATEWAY_OTLP_ENDPOINT) is the base URL of the collector that spans go to; `log_dir` is LOGGING's `dir`, where the
+    console reads; `control_dir` (GATEWAY_CONTROL_DIR, else the same) is where operators' holds on breakers are written;
+    `ops_token` (OPS_TOKEN) opens the console.
     """
 
     upstreams: Mapping[str, Upstream]
@@ -45,6 +47,7 @@ class Conf:
     server_timing: bool
     page_middleware: tuple[str, ...]
     deadline_header: str
+    admission_wait: float
     metrics: bool
     metrics_token: str | None = field(repr=False)
     otlp_endpoint: str | None
@@ -78,6 +81,7 @@ def conf() -> Conf:
         server_timing=bool(_setting("GATEWAY_SERVER_TIMING", default=False)),
         page_middleware=tuple(page_middleware),
         deadline_header=deadline_header.lower(),
+        admission_wait=_admission_wait(),
         metrics=_metrics(),
         metrics_token=_metrics_token(),
         otlp_endpoint=_otlp_endpoint(),
@@ -85,6 +89,13 @@ def conf() -> Conf:
         control_dir=_folder("GATEWAY_CONTROL_DIR", _setting("GATEWAY_CONTROL_DIR", None)) or _log_dir(),
         ops_token=_ops_token(),
     )
+
+
+def _admission_wait() -> float:
+    seconds = _setting("GATEWAY_ADMISSION_WAIT", 0.5)
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
+        raise ImproperlyConfigured(f"GATEWAY_ADMISSION_WAIT must be a number of seconds above 0, not {seconds!r}")
+    return float(seconds)
 
 
 def _metrics() -> bool:

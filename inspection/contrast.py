@@ -49,10 +49,11 @@ def trouble(value: Value, total: Value) -> float:
     usual = (value.base if value.base.lines >= _LEAST_COUNT else total.base).troubled_share
     new = value.bad.troubled - value.bad.lines * usual
     chance = _SURE * math.sqrt(value.bad.lines * usual * (1 - usual)) + 2
-    everywhere = total.bad.troubled - total.bad.lines * total.base.troubled_share
-    if new <= chance or everywhere <= 0 or new / value.bad.lines < _LEAST_CONTRAST * everywhere / total.bad.lines:
+    # It is no less than this value's, though elsewhere there may be less than before.
+    everywhere = max(new, total.bad.troubled - total.bad.lines * total.base.troubled_share)
+    if new <= chance or new / value.bad.lines < _LEAST_CONTRAST * everywhere / total.bad.lines:
         return 0.0
-    return _harmonic(new / max(everywhere, new), new / (value.bad.lines * (1 - usual)))
+    return _harmonic(new / everywhere, new / (value.bad.lines * (1 - usual)))
 
 
 def slowness(value: Value, total: Value) -> float:

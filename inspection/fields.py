@@ -34,6 +34,7 @@ CATALOGUE: Final[Mapping[str, str]] = {
     "exception.stacktrace": "VARCHAR",
     "duration_ms": "DOUBLE",
     "start_offset_ms": "DOUBLE",
+    "queued_ms": "DOUBLE",
     "page": "VARCHAR",
     "calls": "BIGINT",
     "calls_failed": "VARCHAR",

@@ -11,3 +11,4 @@ ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "tests.urls"
 UPSTREAMS: dict[str, Upstream] = {}
 LOGGING = {"level": "info", "steps": "all", "dir": None}
+GATEWAY_ADMISSION_WAIT = 60.0  # seconds: however busy the machine is, no test is about it but those that say so

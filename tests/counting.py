@@ -29,6 +29,7 @@ from django.urls import path
 
 from gateway import AggregateView, Fan, call, part
 from gateway.asgi import Application
+from gateway.management.commands.serve import UVICORN
 from tests.serving import SLOW, PatientPage, project
 from tests.tap import until
 from upstreams import GET, JSON, Request, Upstream
@@ -210,12 +211,7 @@ def main() -> None:
             port=0,
             loop="uvloop",
             http="httptools",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            reset_contextvars=True,
+            **UVICORN,
             timeout_keep_alive=int(SLOW),
         )
 

@@ -78,7 +78,7 @@ class Program:
 
     async def base(self, times: int = 1) -> str:
         """Wait until it listens, for the nth time; returns the base URL."""
-        return (await self.says(r"Uvicorn running on (http://[0-9.:]+)", times))[1]
+        return (await self.says(r"(?:Uvicorn running|serving) on (http://[0-9.:]+)", times))[1]
 
     async def ends(self) -> Ended:
         """Wait until it has ended by itself."""

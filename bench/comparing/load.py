@@ -26,6 +26,11 @@ class Load(msgspec.Struct, frozen=True):
         """How many answers were good."""
         return self.requests - self.refused
 
+    @property
+    def rate(self) -> float:
+        """How many good answers there were in a second."""
+        return self.answered / self.duration * 1e6
+
 
 def load(url: str, connections: int, seconds: int, headers: Mapping[str, str], cores: str) -> Load:
     """Ask a URL for some seconds. Raises msgspec's error if wrk says anything but what it measured."""

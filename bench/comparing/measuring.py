@@ -160,7 +160,7 @@ def _row(work: Work, contender: Contender, every: Mapping[str, list[_Round]]) ->
     row = Row(
         server=contender.server,
         work=work.name,
-        rps=_median(one.load.answered / one.load.duration * 1e6 for one in rounds),
+        rps=_median(one.load.rate for one in rounds),
         p50_ms=_median(one.load.p50 / 1000 for one in rounds),
         p99_ms=_median(one.load.p99 / 1000 for one in rounds),
         seconds=work.seconds,

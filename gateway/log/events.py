@@ -164,6 +164,11 @@ def client_disconnected() -> None:
     _log.step("info", "client.disconnected", {})
 
 
+def requests_shed(*, route: str | None, count: int, waiting: int) -> None:
+    """Pages were asked for faster than this worker makes them, and these had waited too long to begin."""
+    _log.step("error", "requests.shed", {"http.route": route, "count": count, "waiting": waiting})
+
+
 def spans_dropped(*, count: int, waiting: int, reason: str) -> None:
     """Spans were not exported: the queue was full, or the collector did not take them."""
     _log.step("warning", "spans.dropped", {"count": count, "waiting": waiting, "reason": reason})

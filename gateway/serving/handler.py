@@ -32,6 +32,8 @@ from gateway.answering.answer import Problem
 from gateway.answering.problems import problem_of, problem_response
 from gateway.conf import conf
 from gateway.middleware import Edge
+from gateway.serving.admission import OVERLOADED, Admission
+from gateway.serving.health import deliver
 from gateway.serving.visit import visit_of
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -58,6 +60,14 @@ class Handler(ASGIHandler):
         if not _is_page(scope):
             await super().__call__(scope, receive, send)
             return
+        admission: Admission | None = (scope.get("state") or {}).get("admission")
+        if admission is not None and not admission.at_once():
+            waited = await admission.wait()
+            if waited is None:
+                admission.refused(getattr(scope["tributary.match"], "route", None))
+                await deliver(OVERLOADED, scope, send)
+                return
+            scope["tributary.waited"] = waited
         # Starts no thread by itself: it is for synchronous receivers of signals, and for a page that asks for a thread.
         async with ThreadSensitiveContext():
             await self._handle_page(scope, receive, send)

@@ -10,6 +10,7 @@ from django.core.checks import CheckMessage, Warning, register  # noqa: A004 - D
 from django.urls import Resolver404, get_resolver
 
 Scope = Mapping[str, Any]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
 class Short(NamedTuple):
@@ -41,9 +42,13 @@ async def readyz(scope: Scope) -> Short:
 PROBES: Final[Mapping[str, Reading]] = {"/healthz": healthz, "/readyz": readyz}
 
 
-async def respond(reading: Reading, scope: Scope, send: Callable[[Mapping[str, Any]], Awaitable[None]]) -> None:
+async def respond(reading: Reading, scope: Scope, send: Send) -> None:
     """Answer a GET or HEAD as `reading` says, and refuse any other method."""
-    short = await reading(scope) if scope["method"] in {"GET", "HEAD"} else _REFUSED
+    await deliver(await reading(scope) if scope["method"] in {"GET", "HEAD"} else _REFUSED, scope, send)
+
+
+async def deliver(short: Short, scope: Scope, send: Send) -> None:
+    """Send a short answer; to HEAD, without its body."""
     headers = [
         (b"cache-control", b"no-store"),
         (b"content-length", str(len(short.body)).encode()),

@@ -17,6 +17,7 @@ from gateway import __version__
 from gateway.conf import conf
 from gateway.log import events
 from gateway.log.setup import writer
+from gateway.serving.admission import Admission
 from gateway.serving.fleets import opened_fleet
 from gateway.serving.handler import Receive, Send
 from gateway.serving.holds import followed
@@ -34,8 +35,10 @@ async def worker() -> AsyncIterator[dict[str, Any]]:
     async with opened_telemetry() as telemetry, opened_fleet() as fleet:
         events.gateway_started(version=__version__, upstreams=list(conf().upstreams), pid=os.getpid())
         async with followed(conf().control_dir, fleet):
+            admission = Admission(conf().admission_wait)
             with _spared_collector():
-                yield {"fleet": fleet, **telemetry}
+                yield {"fleet": fleet, "admission": admission, **telemetry}
+            admission.close()
     events.gateway_stopped(pid=os.getpid())
 
 

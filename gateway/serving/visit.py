@@ -24,6 +24,7 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 _MILLISECONDS: Final = re.compile(r"[0-9]{1,9}")
 _WAIT: Final = re.compile(r'(?:^|,)\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:$|[,;])', re.IGNORECASE)
+_NO_SCOPE: Final[Mapping[str, Any]] = {}
 _DEFINED_FLAGS: Final = 0b11
 _MAX_KEY: Final = 255
 _CLIENT_ERROR: Final = 400
@@ -32,7 +33,7 @@ _SERVER_ERROR: Final = 500
 OWN_FIELDS: Final = frozenset(
     {
         "attempts", "bytes_out", "calls", "calls_failed", "complete", "duration_ms", "event", "level", "outcome",
-        "page", "parent_span_id", "request_id", "schema", "span_id", "timestamp", "trace_id",
+        "page", "parent_span_id", "queued_ms", "request_id", "schema", "span_id", "timestamp", "trace_id",
     }
 )  # fmt: skip
 
@@ -40,16 +41,26 @@ OWN_FIELDS: Final = frozenset(
 class Visit:
     """Live: `inbound` is fixed at arrival, `fields` grow until the request is finished.
 
-    `arrived_ns` is the moment of `inbound.started` by the clock on the wall, in nanoseconds since 1970. A `quiet` one,
-    the console's, has an identity and no events of its own.
+    `waited` is how many seconds ago it arrived, where it had to wait before it began. `arrived_ns` is the moment of
+    `inbound.started` by the clock on the wall, in nanoseconds since 1970. A `quiet` one, the console's, has an identity
+    and no events of its own.
     """
 
     def __init__(
-        self, method: str, path: str, headers: Mapping[str, str], route: str | None = None, *, quiet: bool = False
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        route: str | None = None,
+        *,
+        waited: float = 0.0,
+        quiet: bool = False,
     ) -> None:
-        self.inbound = inbound_of(headers)
-        self.arrived_ns = time.time_ns()
+        self.inbound = inbound_of(headers, waited)
+        self.arrived_ns = time.time_ns() - int(waited * 1e9)
         self.fields: dict[str, Any] = {"http.request.method": method, "http.route": route, "url.path": path}
+        if waited:
+            self.fields["queued_ms"] = round(waited * 1000, 3)
         self.streaming = False
         self._quiet = quiet
         current_visit.set(self)
@@ -101,11 +112,11 @@ class Visit:
         events.request_finished(level=level, fields=wide)
 
     def deadline(self, seconds: float) -> Deadline:
-        """Return by when to answer: `seconds` from now, or sooner if the client says so. It can never make it later."""
+        """Return by when to answer: `seconds` from arrival, or sooner if the client says so; never later."""
         headers = self.inbound.headers
         if "prefer" in headers or conf().deadline_header in headers:
             seconds = min((seconds, *_asked_times(headers)))
-        return Deadline.within(seconds)
+        return Deadline.within(seconds - self.fields.get("queued_ms", 0.0) / 1000)
 
     def failed(self, fault: Fault | None) -> None:
         """Say which fault decided the answer."""
@@ -142,7 +153,8 @@ def visit_of(request: HttpRequest) -> Visit:
     route = request.resolver_match.route if request.resolver_match is not None else None
     if visit is None:
         quiet = is_console(request.path)
-        visit = Visit(request.method or "", request.path, headers_of(request), route, quiet=quiet)
+        waited = getattr(request, "scope", _NO_SCOPE).get("tributary.waited", 0.0)
+        visit = Visit(request.method or "", request.path, headers_of(request), route, waited=waited, quiet=quiet)
         request.visit = visit  # type: ignore[attr-defined]
     elif route is not None and visit.fields["http.route"] is None:
         visit.route(route)
@@ -161,8 +173,8 @@ def headers_of(request: HttpRequest) -> dict[str, str]:
     return headers
 
 
-def inbound_of(headers: Mapping[str, str]) -> Inbound:
-    """Return what headers say of a request's identity, and make up what they do not say."""
+def inbound_of(headers: Mapping[str, str], waited: float = 0.0) -> Inbound:
+    """Return what headers say of a request's identity, and make up what they do not say; it came `waited` s ago."""
     trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
     trace_id = trace[1] if trace else new_trace_id()
     span_id = new_span_id()
@@ -175,6 +187,6 @@ def inbound_of(headers: Mapping[str, str]) -> Inbound:
         trace_flags=f"{int(trace[3], 16) & _DEFINED_FLAGS:02x}" if trace else "01",
         headers=headers,
         idempotency_key=key if 0 < len(key) <= _MAX_KEY else f"{trace_id}-{span_id}",
-        started=time.perf_counter(),
+        started=time.perf_counter() - waited,
         parent_span_id=trace[2] if trace else None,
     )

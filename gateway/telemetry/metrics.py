@@ -46,6 +46,7 @@ class Metrics:
             "flight.joined": self._flight_joined,
             "breaker.changed": self._breaker_changed,
             "host.ejected": self._host_ejected,
+            "requests.shed": self._requests_shed,
             "log.dropped": self._log_dropped,
             "spans.dropped": self._spans_dropped,
         }
@@ -90,6 +91,9 @@ class Metrics:
         self._breaker_changes = self._counter("tributary_breaker_changes", "Changes of state.", ("upstream", "to"))
         self._ejections = self._counter(
             "tributary_hosts_ejected", "Times a host was left out.", ("upstream", "server_address")
+        )
+        self._shed = self._counter(
+            "tributary_requests_shed", "Requests refused because they could not begin in time.", ("http_route",)
         )
         self._lines = self._counter("tributary_log_lines_dropped", "Log lines lost.", ("sink",))
         self._spans = self._counter("tributary_spans_dropped", "Spans that no collector took.", ())
@@ -180,6 +184,9 @@ class Metrics:
 
     def _host_ejected(self, fields: Fields) -> None:
         self._child(self._ejections, fields["upstream"], fields["server.address"]).inc()
+
+    def _requests_shed(self, fields: Fields) -> None:
+        self._child(self._shed, fields["http.route"] or "").inc(fields["count"])
 
     def _log_dropped(self, fields: Fields) -> None:
         self._child(self._lines, fields["sink"]).inc(fields["count"])

@@ -85,7 +85,7 @@ async def test_the_traces_of_all_requests_show_as_many_attempts_as_the_services_
 
 
 async def test_a_host_that_turned_slow_and_unwell_is_found_without_knowing_where_to_look(tmp_path: Path) -> None:
-    times = ("--before", "6", "--bad", "8", "--after", "1", "--rate", "20", "--workers", "2")
+    times = ("--before", "10", "--bad", "8", "--after", "1", "--rate", "24", "--workers", "4")
     async with program(
         *("-m", "demo.incident", *times), environment={"LOG_DIR": str(tmp_path), "PORT": str(free_port())}
     ) as incident:

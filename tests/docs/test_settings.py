@@ -72,6 +72,7 @@ def test_a_default_is_what_it_is_said_to_be() -> None:
     }
     assert tuple(ast.literal_eval(defaults["PAGE_MIDDLEWARE"])) == found.page_middleware
     assert ast.literal_eval(defaults["GATEWAY_DEADLINE_HEADER"]).lower() == found.deadline_header
+    assert ast.literal_eval(defaults["GATEWAY_ADMISSION_WAIT"]) == found.admission_wait
 
 
 def test_every_environment_variable_is_described() -> None:

@@ -16,6 +16,7 @@ SETTINGS = (
     "GATEWAY_NAME",
     "GATEWAY_SERVER_TIMING",
     "GATEWAY_DEADLINE_HEADER",
+    "GATEWAY_ADMISSION_WAIT",
     "GATEWAY_METRICS",
     "GATEWAY_METRICS_TOKEN",
     "GATEWAY_OTLP_ENDPOINT",
@@ -40,6 +41,7 @@ def test_without_settings_of_its_own_a_project_has_good_ones() -> None:
         server_timing=False,
         page_middleware=("gateway.middleware.Edge",),
         deadline_header="x-request-timeout-ms",
+        admission_wait=0.5,
         metrics=False,
         metrics_token=None,
         otlp_endpoint=None,
@@ -75,6 +77,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"PAGE_MIDDLEWARE": None}, "PAGE_MIDDLEWARE must be a list of dotted paths"),
     ({"GATEWAY_DEADLINE_HEADER": "two words"}, "GATEWAY_DEADLINE_HEADER must be the name of a header"),
     ({"GATEWAY_DEADLINE_HEADER": None}, "GATEWAY_DEADLINE_HEADER must be the name of a header"),
+    *(
+        ({"GATEWAY_ADMISSION_WAIT": wait}, "GATEWAY_ADMISSION_WAIT must be a number of seconds above 0")
+        for wait in (0, -1, "0.5", None, True, float("inf"), float("nan"))
+    ),
     ({"GATEWAY_METRICS_TOKEN": "two words"}, "GATEWAY_METRICS_TOKEN must be letters"),
     ({"GATEWAY_METRICS_TOKEN": "caf\xe9"}, "GATEWAY_METRICS_TOKEN must be letters"),
     ({"GATEWAY_METRICS_TOKEN": b"bytes"}, "GATEWAY_METRICS_TOKEN must be letters"),

@@ -10,7 +10,7 @@ import uvicorn
 from django.core.management.commands.runserver import Command as DjangosCommand
 from django.utils import autoreload
 
-from gateway.management.commands.serve import refuse_taken
+from gateway.management.commands.serve import UVICORN, bound
 
 
 class Command(DjangosCommand):
@@ -23,7 +23,8 @@ class Command(DjangosCommand):
     def run(self, **options: Any) -> None:
         """Serve, in a process that is started again when code changes unless told otherwise."""
         if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) != "true":  # in the first process, before it starts others
-            refuse_taken(self.addr, int(self.port))
+            for listener in bound(self.addr, int(self.port)):
+                listener.close()
         super().run(**options)
 
     def inner_run(self, *_: Any, **options: Any) -> None:
@@ -35,12 +36,7 @@ class Command(DjangosCommand):
             "gateway.asgi:application",
             host=self.addr,
             port=int(self.port),
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            reset_contextvars=True,
+            **UVICORN,
             timeout_graceful_shutdown=1,
         )
         address = f"[{self.addr}]" if ":" in self.addr else self.addr

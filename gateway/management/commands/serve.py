@@ -4,27 +4,43 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import os
 import socket
+import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 import uvicorn
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
 
 from gateway.checks import routes
 from gateway.conf import conf
 from gateway.serving.lifespan import refuse_faults
 
+logger = logging.getLogger(__name__)
+#: What a gateway needs of the server, wherever it runs: contexts that do not leak, a lifespan that must succeed.
+UVICORN: Final[Mapping[str, Any]] = {
+    "ws": "none",
+    "lifespan": "on",
+    "log_config": None,
+    "access_log": False,
+    "server_header": False,
+    "reset_contextvars": True,
+}
 _DRAIN: Final = 1.0
+_MORE: Final = 7  # listeners
 _PORTS: Final = range(65536)
 
 
 class Command(BaseCommand):
-    """Serves with what a gateway needs: uvloop, httptools, a lifespan that must succeed, contexts that do not leak."""
+    """Serves by uvloop and httptools."""
 
     help = "Serve the gateway with uvicorn."
     requires_system_checks: list[str] = []  # noqa: RUF012 - Django's own form; refuse_faults runs the gateway's
@@ -52,39 +68,77 @@ class Command(BaseCommand):
             refuse_faults()
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
-        refuse_taken(options["host"], options["port"])
-        with _shared_metrics(options["workers"]):
-            uvicorn.run(
-                "gateway.asgi:application",
-                host=options["host"],
-                port=options["port"],
-                workers=options["workers"],
-                loop="uvloop",
-                http="httptools",
-                ws="none",
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                reset_contextvars=True,
-                proxy_headers=bool(options["forwarded_allow_ips"]),
-                forwarded_allow_ips=options["forwarded_allow_ips"] or None,
-                timeout_keep_alive=options["keep_alive"],
-                timeout_graceful_shutdown=_longest_page(),
-            )
+        listeners = bound(options["host"], options["port"])
+        config = uvicorn.Config(
+            "gateway.asgi:application",
+            host=options["host"],
+            port=options["port"],
+            workers=options["workers"],
+            loop="uvloop",
+            http="httptools",
+            **UVICORN,
+            proxy_headers=bool(options["forwarded_allow_ips"]),
+            forwarded_allow_ips=options["forwarded_allow_ips"] or None,
+            timeout_keep_alive=options["keep_alive"],
+            timeout_graceful_shutdown=_longest_page(),
+        )
+        with _shared_metrics(options["workers"]), suppress(KeyboardInterrupt):
+            _run(config, listeners)
 
 
-def refuse_taken(host: str, port: int) -> None:
-    """Raise CommandError if this process could not listen there; the server itself would only log it."""
+def _run(config: uvicorn.Config, listeners: list[socket.socket]) -> None:
+    """Run uvicorn's server, or several, until told to stop; exits where it could not start.
+
+    One that is alone listens several times at an address: uvloop takes one connection from a listener in a turn of its
+    loop, and new clients of a busy worker would wait for as many turns as there are of them. Workers that share an
+    address do not: the first to look would take many at once, and the others would have none to do.
+    """
+    if config.workers > 1:
+        _tell(listeners)
+        Multiprocess(config, listeners).run()
+        return
+    server = _Server(config, partial(_tell, listeners))
+    server.run([*listeners, *(listener.dup() for listener in listeners for _ in range(_MORE))])
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, which tells only of sockets that it has made itself."""
+
+    def __init__(self, config: uvicorn.Config, tell: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._tell = tell
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell where it listens as soon as it does."""
+        await super().startup(sockets)
+        self._tell()
+
+
+def _tell(listeners: Iterable[socket.socket]) -> None:
+    for listener in listeners:
+        host, port, *_ = listener.getsockname()
+        logger.info("serving on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+
+
+def bound(host: str, port: int) -> list[socket.socket]:
+    """Return a socket bound to each address of a host. Raises CommandError; uvicorn would only log it."""
+    found: list[socket.socket] = []
     try:
         if port not in _PORTS:  # more than that, and it would be another port that is listened on
             raise OSError(errno.EINVAL, "a port is a number from 0 to 65535")  # noqa: TRY301
         for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            with socket.socket(family, kind, protocol) as listener:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind(address)
+            found.append(listener := socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # the other addresses have their own
+            listener.bind(address)
     except OSError as error:
+        for listener in found:
+            listener.close()
         raise CommandError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+    return found
 
 
 @contextmanager

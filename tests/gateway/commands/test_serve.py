@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 from django.urls import clear_url_caches, path
 
+from gateway.management.commands.serve import bound
 from tests.gateway.shop import ROUTES, Item
 from tests.gateway.test_connections import connected
 from tests.program import URLS, program, write_project
@@ -21,6 +24,7 @@ from tests.serving import project
 from tests.stub import Gate, serving_stub
 from upstreams import Upstream
 
+LISTENERS = 8
 SERVE = ("manage.py", "serve", "--port", "0")
 
 
@@ -100,6 +104,53 @@ async def test_what_is_under_way_is_finished_before_it_stops(tmp_path: Path, cli
     assert [len(server.events(name)) for name in ("gateway.started", "gateway.stopped")] == [1, 1]
     assert ended.code == -signal.SIGTERM
     assert "Traceback" not in ended.out + ended.err
+
+
+@pytest.mark.parametrize("listeners", [1, LISTENERS])
+def test_new_clients_are_taken_as_many_in_a_turn_of_uvloop_as_there_are_listeners(listeners: int) -> None:
+    async def most_in_a_turn() -> int:
+        loop, turn, taken = asyncio.get_running_loop(), 0, Counter[int]()
+
+        class Connection(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                taken[turn] += 1
+                transport.abort()  # type: ignore[attr-defined]
+
+        (listener,) = bound("127.0.0.1", 0)
+        sockets = [listener, *(listener.dup() for _ in range(listeners - 1))]
+        servers = [await loop.create_server(Connection, sock=socket_) for socket_ in sockets]
+        clients = [socket.socket() for _ in range(5 * LISTENERS)]
+        for client in clients:
+            client.setblocking(False)  # noqa: FBT003 - it is the socket's own method
+            client.connect_ex(listener.getsockname())
+        while taken.total() < len(clients):
+            await asyncio.sleep(0)
+            turn += 1
+        for client in clients:
+            client.close()
+        for server in servers:
+            server.close()
+            await server.wait_closed()
+        return max(taken.values())
+
+    with asyncio.Runner(debug=False, loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(most_in_a_turn()) == listeners
+
+
+async def test_a_worker_that_is_alone_listens_several_times(tmp_path: Path) -> None:
+    environment = write_project(tmp_path, {"shop": "http://shop"})
+    async with program(*SERVE, environment=environment) as server:
+        port = (await server.base()).rpartition(":")[2]
+        (started,) = server.events("gateway.started")
+        assert await asyncio.to_thread(listening, str(started["process.pid"]), int(port)) == LISTENERS
+
+
+def listening(pid: str, port: int) -> int:
+    """Return how many descriptors of a process listen at a port, by Linux's /proc."""
+    rows = [row.split() for row in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    inodes = {row[9] for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port}
+    links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    return sum(link == f"socket:[{inode}]" for link in links for inode in inodes)
 
 
 async def test_two_workers_serve_one_address_and_stop_together(tmp_path: Path, client: aiohttp.ClientSession) -> None:

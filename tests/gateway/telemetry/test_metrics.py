@@ -275,13 +275,19 @@ async def test_a_hedge_is_an_attempt_and_counted_beside(client: aiohttp.ClientSe
             7,
         ),
         (
+            lambda: events.requests_shed(route="page", count=7, waiting=3),
+            "tributary_requests_shed_total",
+            {"http_route": "page"},
+            7,
+        ),
+        (
             lambda: events.call_skipped(call="a", upstream="", because="b"),
             "tributary_calls_skipped_total",
             {"upstream": ""},
             1,
         ),
     ],
-    ids=["host ejected", "breaker half open", "spans dropped", "a part skipped"],
+    ids=["host ejected", "breaker half open", "spans dropped", "requests shed", "a part skipped"],
 )
 def test_an_event_is_counted(tell: Any, name: str, labels: Labels, value: float) -> None:
     counted = Metrics(["shop"])

@@ -88,6 +88,21 @@ def test_trouble_that_is_everywhere_alike_is_said_to_be(logs: Logs, tmp_path: Pa
     assert "The trouble is everywhere alike" in logs("compare", *BAD).out
 
 
+def test_trouble_in_one_place_is_found_although_the_others_have_less_than_before(logs: Logs, tmp_path: Path) -> None:
+    sick = {"upstream": "catalog", "server__address": "10.0.0.2:80"}
+    write(
+        tmp_path / "gateway-1.ndjson",
+        *(attempt(number, "users", "failed" if number % 10 == 0 else "ok") for number in range(300)),
+        *(attempt(number, outcome="ok", **sick) for number in range(0, 300, 10)),
+        *(attempt(300 + number / 3, "users") for number in range(300)),
+        *(attempt(300 + number, outcome="failed", **sick) for number in range(15)),
+    )
+
+    (first, *_) = logs("compare", *BAD, "--json").json["places"]
+
+    assert (first["field"], first["value"]) == ("server.address", "10.0.0.2:80")
+
+
 def test_without_a_base_what_fails_is_told_all_the_same(logs: Logs, tmp_path: Path) -> None:
     write(
         tmp_path / "gateway-1.ndjson",
