@@ -80,6 +80,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str | None
     error: str | None
     duration_ms: float | None
+    queued_ms: float | None
     request_id: str | None
     trace_id: str | None
     span_id: str | None
@@ -144,7 +145,7 @@ def arrival(lines: Iterable[Line]) -> float:
     """Return when a request arrived, in milliseconds since 1970, by the best that its lines know; 0 by none."""
     known = list(lines)
     for line in known:
-        if line.get("event") == "request.started" and (at := moment(line)) is not None:
+        if line.get("event") == "request.started" and (at := _arrival_by(line)) is not None:
             return at
     guesses = [guess for line in known if (guess := _arrival_by(line)) is not None]
     return min(guesses) if guesses else min((at for line in known if (at := moment(line)) is not None), default=0.0)
@@ -213,7 +214,7 @@ def _arrival_by(line: Line) -> float | None:
     if at is None:
         return None
     if line.get("event") == "request.started":
-        return at
+        return at - (number(line, "queued_ms") or 0.0)
     if took is None or (start is None and line.get("event") != "request.finished"):
         return None
     return at - took - (start or 0.0)
@@ -255,6 +256,7 @@ def _head(lines: Sequence[Line]) -> Head:
         outcome=text(wide, "outcome") if wide else None,
         error=text(wide, "error.type") if wide else None,
         duration_ms=number(wide, "duration_ms") if wide else None,
+        queued_ms=number(said, "queued_ms"),
         request_id=text(said, "request_id"),
         trace_id=text(said, "trace_id"),
         span_id=text(wide, "span_id") if wide else None,

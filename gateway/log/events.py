@@ -60,9 +60,12 @@ def gateway_stopped(*, pid: int) -> None:
     _log.step("info", "gateway.stopped", {"process.pid": pid})
 
 
-def request_started(*, method: str, path: str) -> None:
-    """A request has arrived."""
-    _log.step("info", "request.started", {"http.request.method": method, "url.path": path[:_LONGEST_PATH]})
+def request_started(*, method: str, path: str, queued_ms: float | None = None) -> None:
+    """A request has arrived, and waited for so long before it began."""
+    fields: dict[str, Any] = {"http.request.method": method, "url.path": path[:_LONGEST_PATH]}
+    if queued_ms is not None:
+        fields["queued_ms"] = queued_ms
+    _log.step("info", "request.started", fields)
 
 
 def request_finished(*, level: str, fields: Mapping[str, Any]) -> None:

@@ -61,16 +61,12 @@ class Handler(ASGIHandler):
             await super().__call__(scope, receive, send)
             return
         admission: Admission | None = (scope.get("state") or {}).get("admission")
-        if admission is not None and not admission.at_once():
-            waited = await admission.wait()
-            if waited is None:
-                admission.refused(getattr(scope["tributary.match"], "route", None))
-                await deliver(OVERLOADED, scope, send)
-                return
-            scope["tributary.waited"] = waited
-        # Starts no thread by itself: it is for synchronous receivers of signals, and for a page that asks for a thread.
-        async with ThreadSensitiveContext():
-            await self._handle_page(scope, receive, send)
+        if admission is None or admission.at_once() or await _waited(admission, scope):
+            # Starts no thread by itself: it is for synchronous receivers of signals, and a page that asks for a thread.
+            async with ThreadSensitiveContext():
+                await self._handle_page(scope, receive, send)
+        else:
+            await deliver(OVERLOADED, scope, send)
 
     def create_request(self, scope: Mapping[str, Any], body_file: IO[bytes]) -> tuple[Any, Any]:
         """Return the request and None, or None and problem+json where Django cannot read its query or Content-Type."""
@@ -184,6 +180,16 @@ def _is_page(scope: dict[str, Any]) -> bool:
         match = error
     scope["tributary.match"] = match
     return not isinstance(match, ResolverMatch) or hasattr(match.func, "pages")
+
+
+async def _waited(admission: Admission, scope: dict[str, Any]) -> bool:
+    """Wait until a page may begin; False where it has waited too long."""
+    waited = await admission.wait()
+    if waited is None:
+        admission.refused(getattr(scope["tributary.match"], "route", None))
+        return False
+    scope["tributary.waited"] = waited
+    return True
 
 
 def _most_read(scope: Mapping[str, Any]) -> int:

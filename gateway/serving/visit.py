@@ -68,7 +68,7 @@ class Visit:
         self._identify()
         holding.begin()
         if not quiet:
-            events.request_started(method=method, path=path)
+            events.request_started(method=method, path=path, queued_ms=self.fields.get("queued_ms"))
 
     def __repr__(self) -> str:
         """Show which request this is."""

@@ -62,7 +62,7 @@ def waterfall(story: Story, paint: Paint = plain, width: int = WIDTH) -> Iterato
 def markdown(story: Story) -> Iterator[str]:
     """Yield a request as Markdown: a heading, a table of what was tried, and what it came to."""
     head = story.request
-    yield f"### {_escaped(_asked(head))}: {_escaped(_ended(head))} in {milliseconds(head.duration_ms)} ms"
+    yield f"### {_escaped(_asked(head))}: {_escaped(_ended(head))} in {_took(head)}"
     yield ""
     yield from (f"- {name}: `{safe(value).replace(_TICKED, '')}`" for name, value in _identity(head))
     if story.rows:
@@ -80,7 +80,7 @@ def markdown(story: Story) -> Iterator[str]:
 def _title(head: Head, paint: Paint) -> Iterator[str]:
     parts = [paint(BOLD, _asked(head)), paint(_COLOURS.get(head.outcome or "", "0"), _ended(head))]
     if head.duration_ms is not None:
-        parts.append(f"{milliseconds(head.duration_ms)} ms")
+        parts.append(_took(head))
     yield "  ".join(parts)
     line: list[str] = []
     taken = 0
@@ -93,6 +93,11 @@ def _title(head: Head, paint: Paint) -> Iterator[str]:
         taken += size
     if line:
         yield "  ".join(line)
+
+
+def _took(head: Head) -> str:
+    queued = f", {milliseconds(head.queued_ms)} of them before it began" if head.queued_ms else ""
+    return f"{milliseconds(head.duration_ms)} ms{queued}"
 
 
 def _asked(head: Head) -> str:

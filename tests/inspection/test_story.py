@@ -274,9 +274,14 @@ def test_an_id_that_comes_again_is_divided_by_arrival_also_when_both_are_under_w
     assert arrival(found[1]) - arrival(found[0]) == pytest.approx(50.0, abs=0.01)
 
 
+def test_a_request_that_waited_to_begin_arrived_before_that() -> None:
+    assert arrival([{**started(0.2), "queued_ms": 150.0}]) == pytest.approx(arrival([started(0.05)]))
+
+
 JUNK = st.sampled_from([None, 17, -3.5, "x", "\x1b[2J", [1, "a"], {"a": 1}, True, 10**30, 1e300, "", -1, 0])
 NAMES = ("event", "timestamp", "call", "upstream", "attempt", "outcome", "start_offset_ms", "duration_ms", "attempts",
-         "error.type", "kind", "wait_ms", "trace_id", "request_id", "url.path", "calls_failed", "level")  # fmt: skip
+         "error.type", "kind", "queued_ms", "wait_ms", "trace_id", "request_id", "url.path", "calls_failed",
+         "level")  # fmt: skip
 WHOLE = [
     started(), tried("a", 1.0, 5.0, **FAILED), waited("a", 6.0, 3.0), tried("a", 9.0, 2.0, attempt=2, kind="retry"),
     ended("a", 0.5, 10.0), ended("b", 0.5, 1.0, attempts=0, outcome="failed", error__type="destination_unavailable"),

@@ -40,7 +40,7 @@ DONE = Attempt(
 EVENTS: dict[str, Callable[[], object]] = {
     "gateway.started": lambda: events.gateway_started(version="0.1.0", upstreams=["a"], pid=7),
     "gateway.stopped": lambda: events.gateway_stopped(pid=7),
-    "request.started": lambda: events.request_started(method="GET", path="/a"),
+    "request.started": lambda: events.request_started(method="GET", path="/a", queued_ms=1.5),
     "request.finished": lambda: events.request_finished(level="info", fields={"url.path": "/a"}),
     "call.finished": lambda: events.call_finished(
         **CALL, outcome="failed", fault=Fault.DNS_ERROR, attempts=1, start=0.0, duration=0.1

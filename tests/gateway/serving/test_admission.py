@@ -133,9 +133,11 @@ async def test_pages_that_waited_too_long_are_refused_and_all_others_answered(lo
     assert {(event["level"], event["http.route"]) for event in shed} == {("error", "busy")}
     finished = log.events("request.finished")
     assert len(finished) == statuses[200] + 2
-    waits = [event["queued_ms"] for event in finished if "queued_ms" in event]
-    assert len(waits) >= statuses[200] - PER_TURN
-    assert all(event["duration_ms"] >= event["queued_ms"] for event in finished if "queued_ms" in event)
+    waited = {event["request_id"]: event for event in finished if "queued_ms" in event}
+    assert len(waited) >= statuses[200] - PER_TURN
+    assert all(event["duration_ms"] >= event["queued_ms"] > 0 for event in waited.values())
+    for event in log.events("request.started"):
+        assert event.get("queued_ms") == waited.get(event["request_id"], {}).get("queued_ms")
 
 
 async def test_pages_that_wait_for_a_slow_upstream_hold_up_no_other() -> None:

@@ -137,6 +137,13 @@ def test_a_request_without_calls_is_its_title() -> None:
     ]
 
 
+def test_what_a_request_waited_before_it_began_is_told_beside_how_long_it_took() -> None:
+    waited = {**WHOLE, "queued_ms": 207.0}
+
+    assert next(waterfall(told([waited]))) == "GET /orders/7  200 partial  320 ms, 207 of them before it began"
+    assert next(markdown(told([waited]))).endswith(" in 320 ms, 207 of them before it began")
+
+
 def test_lines_without_their_end_are_drawn_all_the_same() -> None:
     title, _, head, row, *_ = waterfall(told([attempt("user", 1, 0.0, 0.0)]))
 
