@@ -38,7 +38,7 @@ class _Source:
     def __init__(self, file: IO[bytes] | None, state: _State, *, packed: bool = False) -> None:
         self.file = file
         self.state = state
-        self._packed = packed
+        self.packed = packed
         self.farewells = 0
         self._begun = b""
         self._skipping = False
@@ -48,7 +48,7 @@ class _Source:
         if self.file is None:
             return []
         try:
-            if self.looked_at().size < self.file.tell() and not self._packed:  # it was cut, and begins again
+            if self.looked_at().size < self.file.tell() and not self.packed:  # it was cut, and begins again
                 self.file.seek(0)
                 self._begun = b""
             chunk = self.file.read(_CHUNK_BYTES)
@@ -59,7 +59,7 @@ class _Source:
 
     def looked_at(self) -> _State:
         """Return how the file is now, also when it has no name any more."""
-        if self.file is not None and not self._packed:
+        if self.file is not None and not self.packed:
             found = os.fstat(self.file.fileno())
             self.state = _State(found.st_size, found.st_mtime_ns)
         return self.state
@@ -175,11 +175,12 @@ class Follower:
         self._sources[found.st_ino] = _Source(file, state)
 
     def _meet_new(self, entry: os.DirEntry[str]) -> None:
-        """Read a file from its beginning, unless it is one of those that are known, compressed."""
+        """Read a file from its beginning, unless it is one of those that are known, in its other form."""
         found = entry.stat()
         if entry.name.endswith(_PLAIN):
             state = _State(found.st_size, found.st_mtime_ns)
-            self._sources[found.st_ino] = _Source(_opened(entry, 0), state)
+            is_read = any(source.packed and _is_packed(state, source.state) for source in self._sources.values())
+            self._sources[found.st_ino] = _Source(_opened(entry, found.st_size if is_read else 0), state)
             return
         self._packed.add(found.st_ino)
         state = _State(_unpacked_size(entry), found.st_mtime_ns)

@@ -48,6 +48,7 @@ CREATE TABLE IF NOT EXISTS gateway_log
     "sent" Nullable(Bool),
     "conn" LowCardinality(String),
     "wait_ms" Nullable(Float64),
+    "queued_ms" Nullable(Float64),
     "open_ms" Nullable(Float64),
     "out_ms" Nullable(Float64),
     "reason" String,

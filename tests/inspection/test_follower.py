@@ -90,14 +90,15 @@ def test_a_file_that_is_cut_is_read_from_its_new_beginning(current: Path, follow
     assert follower.read() == [row(9)]
 
 
-def packed(path: Path) -> Path:
+def packed(path: Path, *, remove: bool = True) -> Path:
     """Compress a file as the gateway does: the time of writing goes along."""
     found = path.stat()
     other = path.with_name(f"{path.name}.gz")
     with path.open("rb") as source, gzip.open(other, "wb") as target:
         shutil.copyfileobj(source, target)
     os.utime(other, ns=(found.st_atime_ns, found.st_mtime_ns))
-    path.unlink()
+    if remove:
+        path.unlink()
     return other
 
 
@@ -115,6 +116,22 @@ def test_a_file_that_came_and_was_compressed_between_two_looks_is_read(current: 
     packed(other)
     assert follower.read() == [row(3), row(4)]
     assert follower.read() == []
+
+
+@pytest.mark.parametrize("plain_first", [True, False])
+def test_a_file_that_came_and_stands_there_compressed_too_is_read_once(
+    current: Path, follower: Follower, plain_first: object
+) -> None:
+    other = current.with_name("gateway-7-20260504T090001.000000Z.ndjson")
+    add(other, 3, 4)
+    both = [packed(other, remove=False), other]
+    aside = [path.rename(path.with_suffix(".later")) for path in both]
+    found = []
+    for path, hidden in sorted(zip(both, aside, strict=True), reverse=not plain_first):
+        hidden.rename(path)
+        found += follower.read()
+
+    assert found == [row(3), row(4)]
 
 
 def test_files_that_were_there_before_are_not_read_packed_or_not(tmp_path: Path) -> None:
