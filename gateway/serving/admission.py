@@ -74,14 +74,18 @@ class Admission:
         self._log()
 
     def _turn(self) -> None:
-        """Begin a turn of the loop: whoever has waited too long is refused, and the next few begin."""
+        """Begin a turn of the loop: the next few begin, and who has waited too long behind them is refused.
+
+        Those in front are let in however long that took: it may be that one page held up the loop, and all is well now.
+        """
         self._begun = 0
         latest = self._loop.time() - self._max_wait
-        while self._waiting and self._begun < _PER_TURN:
-            arrived, turn = self._waiting.popleft()
+        while self._waiting and (self._begun < _PER_TURN or self._waiting[0][0] <= latest):
+            _, turn = self._waiting.popleft()
             if not turn.done():  # cancelled, where the server has let go of it
-                turn.set_result(arrived > latest)
-                self._begun += arrived > latest
+                begins = self._begun < _PER_TURN
+                turn.set_result(begins)
+                self._begun += begins
         if self._begun:
             self._loop.call_soon(self._turn)
 

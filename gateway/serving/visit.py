@@ -62,6 +62,7 @@ class Visit:
         if waited:
             self.fields["queued_ms"] = round(waited * 1000, 3)
         self.streaming = False
+        self._waited = waited
         self._quiet = quiet
         current_visit.set(self)
         structlog.contextvars.clear_contextvars()
@@ -116,7 +117,7 @@ class Visit:
         headers = self.inbound.headers
         if "prefer" in headers or conf().deadline_header in headers:
             seconds = min((seconds, *_asked_times(headers)))
-        return Deadline.within(seconds - self.fields.get("queued_ms", 0.0) / 1000)
+        return Deadline.within(seconds - self._waited)
 
     def failed(self, fault: Fault | None) -> None:
         """Say which fault decided the answer."""

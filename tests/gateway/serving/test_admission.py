@@ -19,6 +19,7 @@ from gateway.serving.admission import Admission
 from tests.logs import Log
 from tests.serving import SHORT, SLOW, PatientPage, gateway, project
 from tests.tap import Wire, answer, tapping, until
+from tests.ways import spoken
 from upstreams import GET, JSON, Request, Upstream
 
 PER_TURN: Final = 8
@@ -102,6 +103,25 @@ async def test_who_is_let_go_of_while_it_waits_takes_nobodys_turn() -> None:
     assert order == [*range(PER_TURN), *range(2 * PER_TURN, 3 * PER_TURN)]
 
 
+async def test_after_the_loop_was_held_up_those_in_front_begin_and_only_those_behind_are_refused() -> None:
+    admission, order = Admission(1e-9), list[int]()
+    tasks = [asyncio.create_task(begin(admission, order, number)) for number in range(3 * PER_TURN)]
+    await asyncio.gather(*tasks)
+
+    assert order == list(range(2 * PER_TURN))
+
+
+async def test_the_wait_is_part_of_the_deadline(log: Log) -> None:
+    async with tapping() as tap:
+        tap.on("/quick", answer({}))
+        with project(ROUTES, {"quick": Upstream(tap.url), "slow": Upstream(tap.url)}):
+            in_time = await spoken("GET", "/quick", b"", **{"tributary.waited": SLOW / 2})
+            too_late = await spoken("GET", "/quick", b"", **{"tributary.waited": SLOW})
+
+    assert (in_time.status, too_late.status) == (200, 504)
+    assert tap.begun == 1
+
+
 async def asked(client: aiohttp.ClientSession, where: str, **more: Any) -> tuple[int, Any, Any]:
     async with client.get(where, **more) as got:
         return got.status, got.headers, await got.read()
@@ -175,14 +195,15 @@ async def test_for_a_client_that_leaves_while_it_waits_nothing_begins(log: Log) 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 async def test_whatever_is_asked_of_a_page_may_be_refused(log: Log, method: str) -> None:
-    admission = Admission(1e-9)
-    for _ in range(PER_TURN):
-        assert admission.at_once()
+    admission, order = Admission(1e-9), list[int]()
+    before = [asyncio.create_task(begin(admission, order, number)) for number in range(2 * PER_TURN)]
     sent: list[Any] = []
     scope = {"type": "http", "method": method, "path": "/nowhere/", "query_string": b"", "headers": []}
     with project(ROUTES, {}):
-        await Application()({**scope, "state": {"admission": admission}}, gone, appending(sent))
+        refused = Application()({**scope, "state": {"admission": admission}}, gone, appending(sent))
+        await asyncio.gather(*before, asyncio.create_task(refused))
 
+    assert len(order) == len(before)
     assert sent[0]["status"] == 503
     assert bool(sent[1]["body"]) == (method != "HEAD")
     (shed,) = log.events()
