@@ -83,10 +83,10 @@ class Command(BaseCommand):
             timeout_graceful_shutdown=_longest_page(),
         )
         with _shared_metrics(options["workers"]), suppress(KeyboardInterrupt):
-            _run(config, listeners)
+            serve(config, listeners)
 
 
-def _run(config: uvicorn.Config, listeners: list[socket.socket]) -> None:
+def serve(config: uvicorn.Config, listeners: list[socket.socket]) -> None:
     """Run uvicorn's server, or several, until told to stop; exits where it could not start.
 
     One that is alone listens several times at an address: uvloop takes one connection from a listener in a turn of its
@@ -111,8 +111,12 @@ class _Server(uvicorn.Server):
         self._tell = tell
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Tell where it listens as soon as it does."""
+        """Tell where it listens as soon as it does. Raises CommandError where another got there since it was bound."""
         await super().startup(sockets)
+        # uvloop closes a socket on which it cannot listen, and raises nothing.
+        if any(socket_.fileno() < 0 for socket_ in sockets or ()):
+            await self.lifespan.shutdown()
+            raise CommandError(f"cannot listen on {self.config.host} port {self.config.port}: the port has been taken")
         self._tell()
 
 

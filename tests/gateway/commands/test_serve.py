@@ -11,12 +11,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+import uvicorn
 import uvloop
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 from django.urls import clear_url_caches, path
 
-from gateway.management.commands.serve import bound
+from gateway.management.commands.serve import UVICORN, bound, serve
 from tests.gateway.shop import ROUTES, Item
 from tests.gateway.test_connections import connected
 from tests.program import URLS, program, write_project
@@ -135,6 +136,18 @@ def test_new_clients_are_taken_as_many_in_a_turn_of_uvloop_as_there_are_listener
 
     with asyncio.Runner(debug=False, loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(most_in_a_turn()) == listeners
+
+
+def test_of_two_that_start_at_once_at_one_port_the_later_one_says_that_it_is_taken() -> None:
+    (ours,) = bound("127.0.0.1", 0)
+    host, port = ours.getsockname()
+    with socket.socket() as other, project([], {}):
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind((host, port))
+        other.listen()
+        with pytest.raises(CommandError, match=r"cannot listen on 127\.0\.0\.1 port [0-9]+: "):
+            serve(uvicorn.Config("gateway.asgi:application", host=host, port=port, **UVICORN), [ours])
+    ours.close()
 
 
 async def test_a_worker_that_is_alone_listens_several_times(tmp_path: Path) -> None:
