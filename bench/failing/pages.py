@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
@@ -85,6 +86,34 @@ class Hedged(AggregateView):
         return GET("/")
 
 
+class Shared(AggregateView):
+    """Two calls that those who ask at the same time share."""
+
+    @call("one", coalesce=True)
+    def one(self) -> Request[JSON]:
+        """Ask."""
+        return GET("/")
+
+    @call("two", coalesce=True)
+    def two(self) -> Request[JSON]:
+        """Ask."""
+        return GET("/")
+
+
+class Large(AggregateView):
+    """Two large bodies, one of them taken apart."""
+
+    @call("three")
+    def three(self) -> Request[JSON]:
+        """Ask."""
+        return GET("/large")
+
+    @call("four")
+    def four(self) -> Request[dict[str, Any]]:
+        """Ask."""
+        return GET("/large")
+
+
 async def tasks(_: HttpRequest) -> HttpResponse:
     """Answer how many tasks this worker has."""
     return HttpResponse(str(len(asyncio.all_tasks())))
@@ -97,5 +126,7 @@ urlpatterns = [
     path("five", Five.as_view()),
     path("unhedged", Unhedged.as_view()),
     path("hedged", Hedged.as_view()),
+    path("shared", Shared.as_view()),
+    path("large", Large.as_view()),
     path("tasks", tasks),
 ]

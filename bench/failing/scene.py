@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import aiohttp
@@ -36,13 +36,19 @@ class Scene:
         self._control = control
         self._gateway = gateway
 
-    async def page(self, name: str) -> Page:
-        """Ask for a page. Raises aiohttp's error for any answer that is none."""
+    async def page(self, name: str, accept: str = "application/json") -> Page:
+        """Ask for a page. Raises aiohttp's error for any answer that is none. A stream does not begin with its end."""
         at, started = time.time(), time.perf_counter()
-        async with self._session.get(f"{self._gateway}/{name}") as response:
+        async with self._session.get(f"{self._gateway}/{name}", headers={"Accept": accept}) as response:
             await response.read()
             response.raise_for_status()
-            return Page(at, time.perf_counter() - started, response.headers["X-Complete"] == "true")
+            return Page(at, time.perf_counter() - started, response.headers.get("X-Complete") == "true")
+
+    async def leave(self, name: str, after: float) -> None:
+        """Ask for a page and go away before it can be there."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(after):
+                await self.page(name)
 
     async def tasks(self) -> int:
         """Ask how many tasks the gateway has."""

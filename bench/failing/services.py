@@ -17,6 +17,7 @@ import uvloop
 from aiohttp import web
 
 _ANSWER = b'{"id":1,"text":"' + b"x" * 1500 + b'"}'
+_LARGE = b'{"id":1,"text":"' + b"x" * 150_000 + b'"}'
 
 
 class Knobs(msgspec.Struct):
@@ -46,13 +47,14 @@ class Service:
         self.requests = 0
         self._chance = random.Random(number)
 
-    async def answer(self, _: web.BaseRequest) -> web.Response:
-        """Answer one request."""
+    async def answer(self, request: web.BaseRequest) -> web.Response:
+        """Answer one request, with a hundred times as much at `/large`."""
         self.requests += 1
         knobs = self.knobs
         fails, is_slow = self._chance.random() < knobs.failures, self._chance.random() < knobs.tail
         await asyncio.sleep(knobs.latency * (knobs.factor if is_slow else 1.0))
-        return web.Response(status=503 if fails else 200, body=_ANSWER, content_type="application/json")
+        body = _LARGE if request.path == "/large" else _ANSWER
+        return web.Response(status=503 if fails else 200, body=body, content_type="application/json")
 
 
 class Control:
