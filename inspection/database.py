@@ -76,8 +76,7 @@ class Logs:
         `{everything}` stands for what the files hold: also what is no line of a log, all NULL where it is no JSON.
 
         `picked` is a condition in SQL that the `text` of all lines meets that are wanted, and of few others. It is
-        faster where these are few, for only they are read as JSON. A text sought must be in the line however that is
-        spaced, as `"failed"` is; one whose letters are written as JSON's escapes is not found.
+        faster where these are few, for only they are read as JSON.
         """
 
         def written() -> str:

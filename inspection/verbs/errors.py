@@ -37,11 +37,13 @@ _COUNTS: Final = """
     OR (event NOT IN ('attempt.finished', 'call.finished', 'request.finished')
         AND (level IN ('error', 'critical') OR "exception.type" IS NOT NULL))
 """
-#: What the text of such lines has. `calls_failed` is in many more: hence the quotation mark that is sought second.
-_PICKED: Final = """
-    contains(text, 'xception.type"') OR contains(text, 'critical"') OR contains(text, 'error"')
-    OR (contains(text, 'failed"') AND contains(text, '"failed"'))
-"""
+#: What of the log is steps that went well, as the gateway writes them: nearly all of it. Of these texts an underscore
+#: is any character, and to compare a line's head takes a third of what seeking a text in all of it does.
+_WELL: Final = [
+    f'{{"timestamp":"{"_" * len("2026-01-31T12:00:00.000000Z")}","level":"info","event":"{event}",%'
+    for event in ("attempt.finished", "call.finished", "request.started", "request.finished")
+]
+_PICKED: Final = " AND ".join(f"text NOT LIKE {literal(head)}" for head in _WELL)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ import msgspec
 START = datetime(2026, 5, 4, 9, 0, tzinfo=UTC)
 HOSTS = {"catalog": ("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"), "users": (None,), "reviews": (None,)}
 Line = dict[str, Any]
+_LEVELS = {"failed": "warning", "partial": "warning"}
 
 
 def at(seconds: float) -> str:
@@ -29,22 +30,22 @@ def line(event: str, seconds: float = 0.0, /, level: str = "info", **fields: Any
 def attempt(seconds: float = 0.0, /, upstream: str = "catalog", outcome: str = "ok", **fields: Any) -> Line:
     """Return an attempt's line."""
     told: Line = {"call": upstream, "attempt": 1, "kind": "first", "sent": True, "duration_ms": 10.0, "conn": "reused"}
-    level = "warning" if outcome == "failed" else "info"
-    return line(
-        "attempt.finished", seconds, level=level, **{**told, "upstream": upstream, "outcome": outcome, **fields}
-    )
+    told |= {"level": _LEVELS.get(outcome, "info"), "upstream": upstream, "outcome": outcome}
+    return line("attempt.finished", seconds, **{**told, **fields})
 
 
 def call(seconds: float = 0.0, /, upstream: str = "catalog", outcome: str = "ok", **fields: Any) -> Line:
     """Return a call's line."""
     told: Line = {"call": upstream, "attempts": 1, "duration_ms": 10.0}
-    return line("call.finished", seconds, **{**told, "upstream": upstream, "outcome": outcome, **fields})
+    told |= {"level": _LEVELS.get(outcome, "info"), "upstream": upstream, "outcome": outcome}
+    return line("call.finished", seconds, **{**told, **fields})
 
 
 def request(seconds: float = 0.0, /, outcome: str = "ok", **fields: Any) -> Line:
     """Return a request's wide line."""
     told: Line = {"http__route": "home", "duration_ms": 20.0, "calls_failed": [], "http__response__status_code": 200}
-    return line("request.finished", seconds, **{**told, "outcome": outcome, **fields})
+    told |= {"level": "error" if outcome == "failed" else _LEVELS.get(outcome, "info"), "outcome": outcome}
+    return line("request.finished", seconds, **{**told, **fields})
 
 
 def text(lines: Iterable[Mapping[str, Any]]) -> bytes:
