@@ -40,6 +40,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     took_ms: float
     upstream: str | None = None
     host: str | None = None
+    method: str | None = None
     attempt: int | None = None
     kind: str | None = None
     outcome: str | None = None
@@ -438,6 +439,7 @@ def _attempt(line: Line) -> Row:
         call=_call(line),
         upstream=text(line, "upstream"),
         host=text(line, "server.address"),
+        method=text(line, "http.request.method"),
         attempt=_whole(line, "attempt"),
         kind=text(line, "kind"),
         outcome=text(line, "outcome"),

@@ -242,6 +242,7 @@ class Client:
             attempt = Attempt(
                 number=number,
                 span_id=span_id,
+                method=call.request.method,
                 start=started - call.inbound.started,
                 duration=time.perf_counter() - started,
                 kind=kind,

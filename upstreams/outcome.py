@@ -25,6 +25,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
     number: int
     span_id: str
+    method: str = "GET"
     start: float
     duration: float
     kind: Kind = "first"

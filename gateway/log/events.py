@@ -102,6 +102,7 @@ def attempt_finished(upstream: str, call: str, attempt: Attempt) -> None:
     fields: dict[str, Any] = {
         "upstream": upstream,
         "call": call,
+        "http.request.method": attempt.method,
         "attempt": attempt.number,
         "kind": attempt.kind,
         "sent": attempt.sent,

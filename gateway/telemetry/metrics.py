@@ -75,7 +75,7 @@ class Metrics:
         self._attempts = self._histogram(
             "http_client_request_duration_seconds",
             "Duration of attempts at upstreams, until the body was read and checked.",
-            ("upstream", "http_response_status_code", "error_type", "kind"),
+            ("upstream", "http_request_method", "http_response_status_code", "error_type", "kind"),
         )
         self._retries = self._counter("tributary_retries", "Attempts made again.", ("upstream", "reason"))
         self._hedges = self._counter("tributary_hedges", "Attempts made beside a slow one.", ("upstream",))
@@ -162,6 +162,7 @@ class Metrics:
         self._child(
             self._attempts,
             upstream,
+            fields["http.request.method"],
             "" if status is None else str(status),
             fields.get("error.type") or _unanswered(fields),
             kind,

@@ -124,6 +124,7 @@ class Spans:
         address = fields.get("server.address")
         server, port = self._addresses[upstream] if address is None else _address(f"//{address}")
         attributes = {
+            "http.request.method": fields["http.request.method"],
             "server.address": server,
             "server.port": port,
             "http.response.status_code": fields["http.response.status_code"],

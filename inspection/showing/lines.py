@@ -89,7 +89,10 @@ def _subject(fields: Mapping[str, Any]) -> str:
     """Say what a line is about: the client's request, or an upstream and the call made there."""
     upstream, call = fields.get("upstream"), fields.get("call")
     number = f"#{safe(fields['attempt'])}" if "attempt" in fields else None
-    asked = (fields.get("http.request.method"), fields.get("url.path"), upstream if upstream != call else None, call)
+    method = fields.get("http.request.method")
+    if number and method == "GET":  # as nearly all attempts are
+        method = None
+    asked = (method, fields.get("url.path"), upstream if upstream != call else None, call)
     return " ".join(safe(part) for part in (*asked, number) if part is not None)
 
 

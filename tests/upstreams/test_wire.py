@@ -40,7 +40,7 @@ from tests.chaos import (
 from tests.logs import CANARY
 from tests.serving import SHORT
 from tests.upstreams.asking import Asking, asking, until
-from upstreams import GET, HEAD, JSON, POST, Fault, Outcome, Reply, Retry, Upstream
+from upstreams import GET, HEAD, JSON, POST, PUT, Fault, Outcome, Reply, Retry, Upstream
 from upstreams.connections import Connector, Trip, open_connector
 from upstreams.wire import Answer, exchange, fault_of, timeout_fault
 
@@ -784,6 +784,15 @@ class TestCanaries:
 
         assert [attempt.conn for attempt in one.notes.attempts] == ["new", "reused", "reused", "new"]
         assert raw.connections == 2
+
+    async def test_an_attempt_says_what_the_upstream_was_asked_with(self, raw: Raw) -> None:
+        raw.on("/", answer())
+        async with asking(Upstream(raw.url)) as one:
+            for request in (GET("/"), POST("/", json={}), PUT("/", json={})):
+                await one.ask(request)
+
+        assert [attempt.method for attempt in one.notes.attempts] == ["GET", "POST", "PUT"]
+        assert [sent.split()[0] for sent in raw.requests] == [b"GET", b"POST", b"PUT"]
 
     async def test_a_connection_goes_back_when_its_error_was_read_to_the_end(self, raw: Raw) -> None:
         raw.on("/", answer(b"<html>" * 1000, "404 Not Found", "Content-Type: text/html"))

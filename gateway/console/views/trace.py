@@ -31,6 +31,7 @@ _MEANINGS: Final = {
 _FIELDS: Final = {
     "upstream": "upstream",
     "host": "server.address",
+    "method": "http.request.method",
     "attempt": "attempt",
     "kind": "kind",
     "outcome": "outcome",

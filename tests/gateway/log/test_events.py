@@ -32,7 +32,7 @@ FAILED = Attempt(
     fault=Fault.HTTP_RESPONSE_TIMEOUT,
 )  # fmt: skip
 DONE = Attempt(
-    number=2, span_id="00f067aa0ba902b7", start=0.5, duration=0.0205, sent=True, conn="new",
+    number=2, span_id="00f067aa0ba902b7", method="POST", start=0.5, duration=0.0205, sent=True, conn="new",
     status=200, answer=Answer(200, {}, "application/json", None, b"[1,2]"),
 )  # fmt: skip
 
@@ -193,6 +193,7 @@ def test_an_attempt_is_told_of_once_by_how_it_ended(attempt: Attempt, level: str
     (event,) = log.events("attempt.finished")
     assert (event["level"], event["outcome"], event["sent"]) == (level, outcome, attempt.sent)
     assert event.get("error.type") == (attempt.fault.word if attempt.fault else None)
+    assert event["http.request.method"] == attempt.method
 
 
 def test_a_path_is_cut_however_long_it_is(log: Log) -> None:

@@ -123,12 +123,13 @@ async def test_requests_and_attempts_are_counted_by_how_they_ended(
         ("GET", "", "404", ""): 1,
         ("POST", page, "405", ""): 1,
     }
-    assert found.by(ATTEMPTS, "upstream", "http_response_status_code", "error_type", "kind") == {
-        ("shop", "200", "", "first"): 3,
-        ("shop", "503", refused, "first"): 1,
-        ("shop", "200", "", "retry"): 1,
-        ("shop", "404", refused, "first"): 1,
-        ("shop", "500", refused, "first"): 1,
+    labels = ("http_request_method", "http_response_status_code", "error_type", "kind")
+    assert found.by(ATTEMPTS, "upstream", *labels) == {
+        ("shop", "GET", "200", "", "first"): 3,
+        ("shop", "GET", "503", refused, "first"): 1,
+        ("shop", "GET", "200", "", "retry"): 1,
+        ("shop", "GET", "404", refused, "first"): 1,
+        ("shop", "GET", "500", refused, "first"): 1,
     }
     assert found.value(ATTEMPTS) == len(server.received)
     assert found.by("tributary_retries_total", "upstream", "reason") == {("shop", refused): 1}

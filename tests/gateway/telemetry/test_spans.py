@@ -112,6 +112,7 @@ async def test_a_request_is_a_span_and_each_attempt_is_a_child_of_it(
         "tributary.request_id": TRACE,
     }
     assert first.attributes == {
+        "http.request.method": "GET",
         "server.address": "127.0.0.1",
         "server.port": port,
         "http.response.status_code": 503,
@@ -122,6 +123,7 @@ async def test_a_request_is_a_span_and_each_attempt_is_a_child_of_it(
         "tributary.outcome": "failed",
     }
     assert third.attributes == {
+        "http.request.method": "GET",
         "server.address": "127.0.0.1",
         "server.port": int(orders.url.rpartition(":")[2]),
         "http.response.status_code": 200,

@@ -20,7 +20,8 @@ PAINT = re.compile("\x1b\\[[0-9;]*m")
 BASE = {"timestamp": "2026-05-04T09:12:31.204518Z", "level": "info", "schema": 1}
 OURS = {**BASE, "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "request_id": "r1", "http.route": "a/<b>"}
 FAILED = {
-    **OURS, "level": "warning", "event": "attempt.finished", "upstream": "catalog", "call": "products", "attempt": 2,
+    **OURS, "level": "warning", "event": "attempt.finished", "upstream": "catalog", "call": "products",
+    "http.request.method": "GET", "attempt": 2,
     "sent": True, "outcome": "failed", "start_offset_ms": 4.5, "duration_ms": 399.5, "conn": "reused",
     "http.response.status_code": None, "body_bytes": 0, "span_id": "00f067aa0ba902b7",
     "error.type": "http_response_timeout", "exception.message": None,
@@ -46,6 +47,11 @@ LINES: dict[str, tuple[dict[str, Any], str]] = {
     "an attempt that was not sent, at a call called like its upstream": (
         {**FAILED, "call": "catalog", "sent": False, "conn": None, "error.type": "connection_refused"},
         "warn attempt.finished catalog #2 failed connection_refused 399.5 ms sent=false start=4.5 bytes=0 request=r1",
+    ),
+    "an attempt at a write": (
+        {**FAILED, "http.request.method": "POST"},
+        "warn attempt.finished POST catalog products #2 failed http_response_timeout 399.5 ms start=4.5 bytes=0"
+        " request=r1",
     ),
     "an answer that was an error": (
         {**FAILED, "http.response.status_code": 503, "error.type": "http_response_status", "conn": "new"},
