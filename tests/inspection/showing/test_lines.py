@@ -49,9 +49,8 @@ LINES: dict[str, tuple[dict[str, Any], str]] = {
         "warn attempt.finished catalog #2 failed connection_refused 399.5 ms sent=false start=4.5 bytes=0 request=r1",
     ),
     "an attempt at a write": (
-        {**FAILED, "http.request.method": "POST"},
-        "warn attempt.finished POST catalog products #2 failed http_response_timeout 399.5 ms start=4.5 bytes=0"
-        " request=r1",
+        {**FAILED, "http.request.method": "POST", "error.type": "dns_error"},
+        "warn attempt.finished POST catalog products #2 failed dns_error 399.5 ms start=4.5 bytes=0 request=r1",
     ),
     "an answer that was an error": (
         {**FAILED, "http.response.status_code": 503, "error.type": "http_response_status", "conn": "new"},
