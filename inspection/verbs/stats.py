@@ -35,7 +35,8 @@ _TIMES: Final = {
     "hour": _Span(13, ":00:00Z", timedelta(hours=1)),
 }
 _EVENTS: Final = (
-    "('attempt.finished', 'call.finished', 'request.finished', 'flight.joined', 'host.ejected', 'breaker.changed')"
+    "('attempt.finished', 'call.finished', 'request.finished', 'requests.shed', 'flight.joined', 'host.ejected', "
+    "'breaker.changed')"
 )
 #: What a line counts as, in SQL: tens are the event, ones how it went. One number, so that counting is cheap.
 _STEP: Final = """CASE event
@@ -44,17 +45,21 @@ _STEP: Final = """CASE event
     WHEN 'call.finished' THEN CASE WHEN attempts = 0 AND "error.type" = 'destination_unavailable' THEN 31 ELSE 30 END
     WHEN 'request.finished' THEN CASE outcome
         WHEN 'failed' THEN 11 WHEN 'partial' THEN 12 WHEN 'rejected' THEN 13 WHEN 'disconnected' THEN 14 ELSE 10 END
-    WHEN 'flight.joined' THEN 40 WHEN 'host.ejected' THEN 50 WHEN 'breaker.changed' THEN 60 END"""
+    WHEN 'flight.joined' THEN 40 WHEN 'host.ejected' THEN 50 WHEN 'breaker.changed' THEN 60
+    WHEN 'requests.shed' THEN 70 END"""
 #: A breaker's change as JSON, in SQL: to group by it costs less than a list of which nearly every line has nothing.
 _CHANGE: Final = """CASE event WHEN 'breaker.changed'
     THEN CAST(to_json({'at': timestamp, 'process': "service.instance.id", 'to': "to", 'reason': reason}) AS VARCHAR)
     END"""
+#: For how many more than one a line stands, in SQL: only of those that were shed one tells of many.
+_MORE: Final = """CASE WHEN event = 'requests.shed' AND moment IS NOT NULL THEN least("count", 1000000) - 1 END"""
 _COUNTED: Final[Mapping[str, str]] = {
     "requests": "step // 10 = 1",
     "requests_failed": "step = 11",
     "requests_partial": "step = 12",
     "requests_rejected": "step = 13",
     "requests_disconnected": "step = 14",
+    "requests_shed": "step = 70",
     "attempts": "step // 10 = 2",
     "attempts_failed": "step IN (21, 23, 25)",
     "retries": "step IN (22, 23)",
@@ -96,7 +101,8 @@ def answer(question: Question) -> dict[str, Any] | None:
       `key`, `count`, `rate` (a second), `failed_share`, `p50_ms`, `p95_ms`, `p99_ms`, `max_ms`, `calls`, `attempts`,
       `attempts_per_call`, `retries`, `hedges`, `ejections`, `coalesced_share` and `refused_share` (of the calls: those
       that waited for an identical one, those that the breaker refused), and `breaker` (the gravest state it is in, of
-      all processes); those of requests also `partial_share`, `rejected_share`, `disconnected_share`
+      all processes); those of requests also `partial_share`, `rejected_share`, `disconnected_share`, and
+      `shed`: how many others were refused because the worker could not begin them in time
     - `left_out`: how many rows there are beside them
 
     Shares are 0 to 1; times are milliseconds; what does not apply is null. Raises Unanswerable for no such field.
@@ -147,7 +153,8 @@ def _select(by: str, top: int) -> str:
     return f"""
         WITH counted AS (
             SELECT {key} AS key, CAST({_STEP} AS TINYINT) AS step, {BUCKET} AS bucket, {_CHANGE} AS change,
-                count(moment) AS lines, max(CASE WHEN moment IS NOT NULL THEN {DURATION} END) AS longest,
+                count(moment) + coalesce(sum({_MORE}), 0) AS lines,
+                max(CASE WHEN moment IS NOT NULL THEN {DURATION} END) AS longest,
                 min(moment) AS "first", max(moment) AS "last"
             FROM (SELECT *, {_MOMENT} AS moment FROM {{logs}} WHERE event IN {_EVENTS})
             GROUP BY ALL HAVING lines > 0
@@ -192,6 +199,7 @@ def _figures(row: Mapping[str, Any], unit: str, seconds: float) -> dict[str, Any
     if unit == "request":
         others = ("partial", "rejected", "disconnected")
         found |= {f"{name}_share": _share(row[f"requests_{name}"], count) for name in others}
+        found["shed"] = row["requests_shed"]
     return found
 
 
@@ -256,6 +264,7 @@ def headline(total: Mapping[str, Any], paint: Paint) -> str:
     ]
     if total["unit"] == "request":
         parts += [f"{share(total['partial_share'])} partial", f"{share(total['disconnected_share'])} left early"]
+        parts += [_alarming(f"{number(total['shed'])} shed", 1.0, paint)] if total["shed"] else []
     parts += [f"p{percent} {milliseconds(total[f'p{percent}_ms'])}" for percent in _PERCENTS]
     return "  ".join(parts) + " ms"
 
@@ -280,6 +289,7 @@ def _cells(row: Mapping[str, Any], answer: Mapping[str, Any]) -> Iterator[tuple[
     yield "failed", share(row["failed_share"])
     if answer["unit"] == "request":
         yield "partial", share(row["partial_share"])
+        yield "shed", number(row["shed"]) if row["shed"] else "-"
     yield from ((name, milliseconds(row[f"{name}_ms"])) for name in ("p50", "p95", "p99"))
     yield "max ms", milliseconds(row["max_ms"])
     yield "tries", f"{row['attempts_per_call']:.2f}" if row["attempts_per_call"] is not None else "-"

@@ -104,6 +104,31 @@ def test_it_divides_by_any_field(logs: Logs, tmp_path: Path, by: str, key: str, 
     assert (rows(said)[key]["count"], said.json["unit"]) == (count, unit)
 
 
+def test_pages_that_were_shed_are_told_beside_those_that_began(logs: Logs, tmp_path: Path) -> None:
+    shed = [line("requests.shed", 1, level="error", count=many, http__route=of) for many, of in ((40, "a"), (2, "b"))]
+    write(
+        tmp_path / "gateway-1.ndjson",
+        *(request(0, http__route=route) for route in "aab"),
+        *shed,
+        {**shed[0], "count": 2},
+        {**shed[0], "count": 10**18},
+        {**shed[0], "timestamp": "once"},
+    )
+
+    said = logs("stats", "--by", "route", "--json")
+
+    assert {key: (row["count"], row["shed"]) for key, row in rows(said).items()} == {"a": (2, 1_000_042), "b": (1, 2)}
+    assert (said.json["total"]["count"], said.json["total"]["shed"]) == (3, 1_000_044)
+    assert "1,000,044 shed" in logs("stats").out
+    assert [row["shed"] for row in logs("stats", "--by", "second", "--json").json["rows"]] == [0, 1_000_044]
+
+
+def test_nothing_is_said_of_shed_pages_where_there_are_none(logs: Logs, tmp_path: Path) -> None:
+    write(tmp_path / "gateway-1.ndjson", request(0))
+
+    assert "shed" not in logs("stats", "--by", "route").out
+
+
 def test_of_a_host_nothing_is_told_that_only_calls_have(logs: Logs, tmp_path: Path) -> None:
     write(tmp_path / "gateway-1.ndjson", attempt(server__address="a:1"), attempt(server__address="b:1"), call())
 
