@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -105,15 +106,17 @@ def address(name: str, service: subprocess.Popen[bytes]) -> str:
 
 
 def wait_for(port: int, gateway: subprocess.Popen[bytes]) -> None:
-    """Wait until the gateway listens, which it does once its worker is ready."""
+    """Wait until the gateway answers, which it does once its worker is ready and has said so."""
     until = time.monotonic() + START_TIME
     while time.monotonic() < until:
         if gateway.poll() is not None:
             sys.exit("The gateway did not start; what it said is above.")
-        with contextlib.suppress(ConnectionRefusedError), socket.create_connection((HOST, port)):
+        with contextlib.suppress(OSError), contextlib.closing(HTTPConnection(HOST, port, timeout=START_TIME)) as asking:
+            asking.request("GET", "/healthz")
+            asking.getresponse()
             return
         time.sleep(0.05)
-    sys.exit(f"The gateway did not listen within {START_TIME:.0f} s.")
+    sys.exit(f"The gateway did not answer within {START_TIME:.0f} s.")
 
 
 def interrupt(_signal: int, _frame: FrameType | None) -> None:

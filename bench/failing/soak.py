@@ -7,10 +7,13 @@ import os
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import aiohttp
 
 from bench.failing.progress import say
 from bench.failing.scene import Page, scene, steadily
@@ -57,14 +60,18 @@ async def measure(minutes: float) -> list[Figure]:
     """
     samples: list[Sample] = []
     pages: list[Page] = []
+    lost: Counter[str] = Counter()
     ended = asyncio.Event()
 
     async def ask(number: int) -> None:
         turn = number % (len(_TURNS) + 1)
-        if turn == len(_TURNS):
-            await on.leave("five", _LEFT_AFTER)
-        else:
-            pages.append(await on.page(*_TURNS[turn]))
+        try:
+            if turn < len(_TURNS):
+                pages.append(await on.page(*_TURNS[turn]))
+            else:
+                await on.leave("five", _LEFT_AFTER)
+        except aiohttp.ClientError as error:
+            lost[type(error).__name__] += 1
 
     with tempfile.TemporaryDirectory() as log:
         async with scene(log, _DEAD, reuse=False) as on, asyncio.TaskGroup() as group:
@@ -78,6 +85,7 @@ async def measure(minutes: float) -> list[Figure]:
     return [
         *_figures(samples),
         Figure("pages answered, and their p99", f"{len(pages)}, {percentile((page.took for page in pages), 99):.3f} s"),
+        Figure("pages that were not answered", ", ".join(f"{many} {what}" for what, many in lost.items()) or "0"),
     ]
 
 

@@ -209,6 +209,9 @@ class TestWelcome:
     def test_stands_above_the_log_of_the_first_request(self, demo: Demo) -> None:
         assert "request.started" not in demo.welcome
 
+    def test_stands_below_what_the_gateway_says_of_its_start(self, demo: Demo) -> None:
+        assert demo.welcome.index("serving on") < demo.welcome.index("The shop is open")
+
     def test_fits_a_small_terminal(self, demo: Demo) -> None:
         text = demo.welcome[demo.welcome.index("The shop is open") :].replace(str(demo.logs), "logs")
 

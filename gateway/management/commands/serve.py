@@ -22,6 +22,7 @@ from uvicorn.supervisors import Multiprocess
 
 from gateway.checks import routes
 from gateway.conf import conf
+from gateway.log.lines import writer
 from gateway.serving.lifespan import refuse_faults
 
 logger = logging.getLogger(__name__)
@@ -121,9 +122,11 @@ class _Server(uvicorn.Server):
 
 
 def _tell(listeners: Iterable[socket.socket]) -> None:
+    """Log where it listens. That has been written when the first client is answered, who may have waited for it."""
     for listener in listeners:
         host, port, *_ = listener.getsockname()
         logger.info("serving on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    writer.flush()
 
 
 def bound(host: str, port: int) -> list[socket.socket]:
