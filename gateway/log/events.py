@@ -170,7 +170,8 @@ def client_disconnected() -> None:
 
 def requests_shed(*, route: str | None, count: int, waiting: int) -> None:
     """Pages were asked for faster than this worker makes them, and these had waited too long to begin."""
-    _log.step("error", "requests.shed", {"http.route": route, "count": count, "waiting": waiting})
+    fields = {"http.route": route, "error.type": "overloaded", "count": count, "waiting": waiting}
+    _log.step("error", "requests.shed", fields)
 
 
 def spans_dropped(*, count: int, waiting: int, reason: str) -> None:

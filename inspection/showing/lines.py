@@ -92,7 +92,8 @@ def _subject(fields: Mapping[str, Any]) -> str:
     method = fields.get("http.request.method")
     if number and method == "GET":  # as nearly all attempts are
         method = None
-    asked = (method, fields.get("url.path"), upstream if upstream != call else None, call)
+    what = fields.get("url.path") or (None if "request_id" in fields else fields.get("http.route"))
+    asked = (method, what, upstream if upstream != call else None, call)
     return " ".join(safe(part) for part in (*asked, number) if part is not None)
 
 

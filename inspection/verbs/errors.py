@@ -44,6 +44,8 @@ _WELL: Final = [
     for event in ("attempt.finished", "call.finished", "request.started", "request.finished")
 ]
 _PICKED: Final = " AND ".join(f"text NOT LIKE {literal(head)}" for head in _WELL)
+#: How many failures a line tells of: one, but for that of the requests that were shed.
+_MANY: Final = """CASE event WHEN 'requests.shed' THEN least(coalesce("count", 1), 1000000) ELSE 1 END"""
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +66,8 @@ def answer(question: Question) -> dict[str, Any] | None:
 
     One failure counts once, where it is nearest to its cause: each failed attempt; a failed call if it made no attempt
     (refused, out of time); a failed request if none of its calls failed; any other line of level error or critical, or
-    with an exception, which is how a mistake in the gateway or in a page counts. A retry that fails is another failure.
+    with an exception, which is how a mistake in the gateway or in a page counts. A retry that fails is another failure,
+    and so is each request that was shed.
     """
     if question.options.top < 1:
         raise Unanswerable("--top is a number of rows, 1 at least")
@@ -93,10 +96,10 @@ def _select(question: Question) -> str:
                 coalesce("exception.type", "error.type" || CASE "error.type"
                     WHEN 'http_response_status' THEN coalesce(' ' || "http.response.status_code", '') ELSE '' END, '-')
                 AS error,
-                nullif({message}, '') AS said
+                nullif({message}, '') AS said, {_MANY} AS many
             FROM {{logs}} WHERE {_COUNTS}
         ), kinds AS (
-            SELECT source, error, said AS message, count(*) AS count,
+            SELECT source, error, said AS message, CAST(sum(many) AS BIGINT) AS count,
                 min(timestamp) AS "first", max(timestamp) AS "last",
                 arg_max(request_id, timestamp) AS request_id, arg_max(trace_id, timestamp) AS trace_id, {lists}
             FROM failures GROUP BY source, error, said {new}

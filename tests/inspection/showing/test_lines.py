@@ -68,6 +68,11 @@ LINES: dict[str, tuple[dict[str, Any], str]] = {
         {**FAILED, "event": "retry.scheduled", "wait_ms": 20.5, "outcome": None, "error.type": None},
         "warn retry.scheduled catalog products #2 399.5 ms start=4.5 bytes=0 wait_ms=20.5 request=r1",
     ),
+    "pages that were shed": (
+        {**BASE, "level": "error", "event": "requests.shed", "http.route": "a/<b>", "error.type": "overloaded",
+         "count": 324, "waiting": 0},
+        "error requests.shed a/<b> overloaded count=324 waiting=0",
+    ),
     "a start": (
         {**BASE, "event": "gateway.started", "service.version": "0.1.0", "process.pid": 7, "upstreams": ["a", "b"]},
         "info gateway.started version=0.1.0 pid=7 upstreams=a,b",

@@ -63,6 +63,11 @@ ONCE: dict[str, tuple[list[Line], list[tuple[str, str, str | None, int]]]] = {
          recorded(level="warning"), line("cart.broken", level="error")],
         [("shop", "-", "it broke", 2), ("shop", "ValueError", None, 1), ("cart.broken", "-", None, 1)],
     ),
+    "every request that was shed": (
+        [line("requests.shed", number, level="error", http__route="home", error__type="overloaded", count=20 + number)
+         for number in range(2)],
+        [("requests.shed", "overloaded", None, 41)],
+    ),
     "nothing that is well": (
         [attempt(), attempt(outcome="cancelled"), call(outcome="absent"), request(outcome="rejected"), line("x")],
         [],
