@@ -77,10 +77,11 @@ def _finished(request: HttpRequest, visit: Visit, response: HttpResponseBase) ->
     if response.status_code >= _ERROR and isinstance(response, HttpResponse) and _is_djangos_own(request, response):
         _tell(request, response)
     response["X-Request-ID"] = visit.inbound.request_id
-    if not (response.streaming or response.has_header("Content-Length") or response.status_code in _BODILESS):
-        response["Content-Length"] = str(len(response.content))  # type: ignore[attr-defined]
+    size = None if response.streaming else len(response.content)  # type: ignore[attr-defined]
+    if size is not None and not (response.has_header("Content-Length") or response.status_code in _BODILESS):
+        response["Content-Length"] = str(size)
     if not visit.streaming:
-        visit.finish(response.status_code, None if response.streaming else len(response.content))  # type: ignore[attr-defined]
+        visit.finish(response.status_code, size)
     return response
 
 

@@ -129,13 +129,13 @@ class AggregateView(View):
         status = self.partial_status if not fan_out.complete and answer.status == HTTPStatus.OK else answer.status
         if status in _WITHOUT_CONTENT:
             content = b""
-        response = HttpResponse(content, status=status, headers={"Content-Type": JSON_TYPE, **answer.headers})
-        response["X-Complete"] = "true" if fan_out.complete else "false"
         visit.fields["complete"] = fan_out.complete
+        headers = {"Content-Type": JSON_TYPE, **answer.headers, "X-Complete": "true" if fan_out.complete else "false"}
         if errors:
-            response["Proxy-Status"] = proxy_status(errors)
+            headers["Proxy-Status"] = proxy_status(errors)
         if conf().server_timing:
-            response["Server-Timing"] = _server_timing(fan_out)
+            headers["Server-Timing"] = _server_timing(fan_out)
+        response = HttpResponse(content, status=status, headers=headers)
         _set_cookies(response, answer.cookies)
         return response
 

@@ -225,20 +225,21 @@ class _Begun:
                 return len(lines)
         lost = len(lines)
         for piece in _pieces(lines, most):
-            written = _write(descriptor, b"".join(piece))
-            lost -= self._kept(piece, written)
-            if written < sum(map(len, piece)):
-                break
+            data = b"".join(piece)
+            written = _write(descriptor, data)
+            if written < len(data):
+                return lost - self._kept(piece, written)
+            lost -= len(piece)
         return lost
 
     def _kept(self, piece: list[bytes], written: int) -> int:
-        """Count the lines that were written or, the last of them, begun."""
-        for nth, line in enumerate(piece):
-            if written < len(line):
-                self.rest = line[written:] if written else b""
-                return nth + bool(written)
-            written -= len(line)
-        return len(piece)
+        """Count the lines that were written or, the last of them, begun; at least a byte of them was not."""
+        kept = 0
+        while written >= len(piece[kept]):
+            written -= len(piece[kept])
+            kept += 1
+        self.rest = piece[kept][written:] if written else b""
+        return kept + bool(written)
 
 
 def _pieces(lines: list[bytes], most: int) -> Iterator[list[bytes]]:
