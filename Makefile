@@ -11,7 +11,7 @@ LOCK_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
-SOURCES := gateway upstreams inspection settings demo tests manage.py
+SOURCES := gateway upstreams inspection settings demo tests bench manage.py
 
 # Found by running it: a pyenv shim can be on PATH for a version that is not selected, and Debian can leave out venv.
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
