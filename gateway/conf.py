@@ -78,7 +78,7 @@ def conf() -> Conf:
     return Conf(
         upstreams=upstreams,
         name=name,
-        server_timing=bool(_setting("GATEWAY_SERVER_TIMING", default=False)),
+        server_timing=_switch("GATEWAY_SERVER_TIMING", _setting("GATEWAY_SERVER_TIMING", default=False)),
         page_middleware=tuple(page_middleware),
         deadline_header=deadline_header.lower(),
         admission_wait=_admission_wait(),
@@ -91,6 +91,12 @@ def conf() -> Conf:
     )
 
 
+def _switch(name: str, wanted: Any) -> bool:
+    if not isinstance(wanted, bool):
+        raise ImproperlyConfigured(f"{name} must be True or False, not {wanted!r}")
+    return wanted
+
+
 def _admission_wait() -> float:
     seconds = _setting("GATEWAY_ADMISSION_WAIT", 0.5)
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
@@ -99,7 +105,7 @@ def _admission_wait() -> float:
 
 
 def _metrics() -> bool:
-    wanted = bool(_setting("GATEWAY_METRICS", default=False))
+    wanted = _switch("GATEWAY_METRICS", _setting("GATEWAY_METRICS", default=False))
     if wanted:
         _need("metrics", "GATEWAY_METRICS")
     return wanted

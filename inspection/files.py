@@ -33,7 +33,10 @@ def places(given: Sequence[str] | None) -> list[Path]:
 
 
 def found(places: Sequence[Path]) -> list[Path]:
-    """Return the log files that some folders and files are, the latest written last. Raises Unanswerable."""
+    """Return the log files that some folders and files are, the latest written last. Raises Unanswerable.
+
+    Of a file that is there plain and packed, as it is while it is being packed, the plain one counts.
+    """
     files: dict[Path, float] = {}
     for place in places:
         if not place.exists():
@@ -41,7 +44,8 @@ def found(places: Sequence[Path]) -> list[Path]:
         for path in _files(place):
             with suppress(FileNotFoundError):  # rotated away meanwhile
                 files[path] = path.stat().st_mtime
-    return sorted(files, key=lambda path: (files[path], path))
+    whole = [path for path in files if path.suffix == ".ndjson" or path.with_suffix("") not in files]
+    return sorted(whole, key=lambda path: (files[path], path))
 
 
 def within(files: Sequence[Path], window: Window) -> list[Path]:

@@ -44,6 +44,6 @@ LOGGING = {
     "steps": env.choice("LOG_STEPS", "all", ("all", "problems")),
     "dir": env.folder("LOG_DIR"),
     "file_bytes": int(env.number("LOG_FILE_BYTES", 128 * 1024 * 1024, least=64 * 1024)),
-    "keep_days": env.number("LOG_KEEP_DAYS", 14),
+    "keep_days": env.number("LOG_KEEP_DAYS", 14, most=36525),
     "keep_bytes": int(env.number("LOG_KEEP_BYTES", 4 * 1024 * 1024 * 1024, least=64 * 1024)),
 }

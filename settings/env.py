@@ -50,8 +50,8 @@ def flag(name: str, *, default: bool) -> bool:
     return value in _TRUE
 
 
-def number(name: str, default: float, *, least: float = 0.0) -> float:
-    """Return a number, at least `least`."""
+def number(name: str, default: float, *, least: float = 0.0, most: float = math.inf) -> float:
+    """Return a number, at least `least` and at most `most`."""
     value = os.environ.get(name, "")
     if not value:
         return default
@@ -61,6 +61,8 @@ def number(name: str, default: float, *, least: float = 0.0) -> float:
         _fault(name, f"must be a number, not {value!r}")
     if not (found >= least and math.isfinite(found)):
         _fault(name, f"must be {least:g} or more, not {value!r}")
+    if found > most:
+        _fault(name, f"must be {most:g} or less, not {value!r}")
     return found
 
 

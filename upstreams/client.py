@@ -281,7 +281,7 @@ class Client:
         headers = self._headers[host].copy()
         for name in self._forward:
             if name in inbound.headers:
-                headers[name] = header_value(name, inbound.headers[name])
+                headers[name] = _as_it_came(header_value(name, inbound.headers[name]))
         if request.body is not None:
             headers["content-type"] = request.body.type
         if request.headers:
@@ -334,6 +334,19 @@ def _headers(host: Host, upstream: Upstream, via: str) -> CIMultiDict[str]:
         "via": f"1.1 {via}",
     }
     return CIMultiDict(headers | {name.lower(): value for name, value in upstream.headers.items()})
+
+
+def _as_it_came(value: str) -> str:
+    """Return a client's header so that its bytes go on as they came: it was read as Latin-1, and UTF-8 is sent.
+
+    What was no UTF-8 goes on as UTF-8 of the same characters.
+    """
+    if value.isascii():
+        return value
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
 
 
 def _is_stale(trip: Trip, fault: Fault | None) -> bool:

@@ -189,6 +189,8 @@ def _json_parser(type_: Any) -> Callable[[bytes], Any]:
             return parse(body)
         except msgspec.ValidationError as error:
             raise Unreadable(Fault.BODY_MISMATCH, _mismatch(error)) from None
+        except TypeError:  # which msgspec raises as it puts a set together
+            raise Unreadable(Fault.BODY_MISMATCH, "a set has an array or an object in it") from None
         except RecursionError:
             raise Unreadable(Fault.BODY_MALFORMED, "JSON is nested too deeply") from None
         except UnicodeDecodeError:

@@ -97,6 +97,8 @@ def _checked(where: str, decode: Callable[[], Any]) -> Any:
         return decode()
     except msgspec.ValidationError as error:
         raise _mismatch(where, str(error)) from None
+    except TypeError:  # which msgspec raises as it puts a set together
+        raise _invalid(where, "a set has an array or an object in it") from None
     except RecursionError:
         raise _invalid(where, "nested too deeply") from None
     except UnicodeDecodeError:

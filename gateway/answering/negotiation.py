@@ -17,6 +17,7 @@ SSE_TYPE: Final = "text/event-stream"
 #: What tells caches that an answer has other forms.
 VARY: Final[Mapping[str, str]] = {"Vary": "Accept"}
 
+_LONGEST_ACCEPT: Final = 4096
 _ANYTHING: Final = frozenset({"", "*/*", JSON_TYPE})
 _WEIGHT: Final = re.compile(r";\s*q\s*=\s*(0(?:\.\d*)?|\.\d+)\s*(?:;|$)")
 
@@ -34,10 +35,14 @@ def negotiate(request: HttpRequest, *, streamable: bool) -> str:
 
     As RFC 9110 section 12.5.1 has it, the most exact range decides how much a type is liked. Between types liked as
     much, one named exactly goes before one that a wildcard admits; then the client's order decides, then ours.
+    Ranges beyond the first 4096 characters are not looked at.
     """
     accept = request.META.get("HTTP_ACCEPT", "").strip(" \t,")
     if accept in _ANYTHING:
         return JSON_TYPE
+    if len(accept) > _LONGEST_ACCEPT:
+        beginning = accept[:_LONGEST_ACCEPT]
+        accept = beginning.rpartition(",")[0] or beginning
     offered = (JSON_TYPE, JSONL_TYPE, SSE_TYPE) if streamable else (JSON_TYPE,)
     best = _best(accept, offered)
     if best is None:

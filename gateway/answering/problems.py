@@ -42,8 +42,16 @@ def problem_of(request: HttpRequest, error: Exception) -> Problem:  # noqa: PLR0
             return Problem(400)
     visit_of(request).failed(Fault.PROXY_INTERNAL_ERROR)
     logger.error("unexpected error in %s", request.path, exc_info=error)
-    signals.got_request_exception.send(sender=None, request=request)
+    _announce(request)
     return Problem(500, kind=Fault.PROXY_INTERNAL_ERROR.word)
+
+
+def _announce(request: HttpRequest) -> None:
+    """Send Django's signal, on the loop where a page is. Receivers that raise are logged, and spoil no answer."""
+    try:
+        signals.got_request_exception.send_robust(sender=None, request=request)
+    except RuntimeError:
+        logger.error("got_request_exception has an async receiver, which cannot be called for a page")  # noqa: TRY400
 
 
 def _unusable_value(request: HttpRequest, error: InvalidParameter) -> Problem:

@@ -46,7 +46,16 @@ class _Others(_Catalogue):
         return rendered
 
 
+class _Wide(_Catalogue):
+    """Logs what others have put fields on, without those that stand in front of every line, or would pass for them."""
+
+    @staticmethod
+    def _rendered(level: str, event: str, fields: dict[str, Any]) -> bytes:
+        return line(level, event, {name: value for name, value in fields.items() if name not in HEAD})
+
+
 _log: Final = _Catalogue(lines, [], {})
+_wide: Final = _Wide(lines, [], {})
 _others: Final = _Others(lines, [structlog.contextvars.merge_contextvars, mask, render], {})
 
 
@@ -70,9 +79,7 @@ def request_started(*, method: str, path: str, queued_ms: float | None = None) -
 
 def request_finished(*, level: str, fields: Mapping[str, Any]) -> None:
     """The one wide line: everything about a request, when it has been answered or given up."""
-    wide = {name: value for name, value in fields.items() if name not in HEAD}
-    wide["url.path"] = wide["url.path"][:_LONGEST_PATH]
-    _log.step(level, "request.finished", wide)
+    _wide.step(level, "request.finished", {**fields, "url.path": fields["url.path"][:_LONGEST_PATH]})
 
 
 def call_finished(

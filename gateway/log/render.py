@@ -18,7 +18,7 @@ from gateway.log.redact import redact, safe_repr
 SCHEMA: Final = 1
 #: What the log says itself about a line; nobody's field takes their place.
 HEAD: Final = frozenset(
-    {"timestamp", "level", "event", "schema", "trace_id", "request_id", "service.instance.id", "seq"}
+    {"timestamp", "level", "event", "schema", "trace_id", "request_id", "http.route", "service.instance.id", "seq"}
 )
 
 _encoder: Final = msgspec.json.Encoder(enc_hook=safe_repr)

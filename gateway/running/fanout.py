@@ -7,6 +7,7 @@ import operator
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,8 @@ from gateway.running.fan import Fan
 from gateway.running.tasks import Overdue, is_cancelled, together, until
 from upstreams import Call, Deadline, Fault, Inbound, InvalidParameter, Outcome, Request, Sender
 from upstreams.values import Unreadable
+
+_MOST_LOOKED_AT: Final = 1000
 
 
 class Unusable(Exception):
@@ -259,13 +262,18 @@ def _failed(node: Node, outcome: Outcome) -> CallFailed:
 
 
 def _path_to(value: object, inputs: Mapping[str, Any]) -> str | None:
-    """Find where a value stands in what the client gave: `user_id`, `query.tag`, `body.items[0].sku`."""
+    """Find where a value stands in what the client gave: `user_id`, `query.tag`, `body.items[0].sku`.
+
+    It is looked for on the loop, and so not in all of what a client may send.
+    """
     pending = deque(inputs.items())
-    while pending:
+    for left in range(_MOST_LOOKED_AT, 0, -1):
+        if not pending:
+            break
         path, given = pending.popleft()
         if value is given or value == given:  # NaN is only itself
             return path
-        pending.extend(_inside(path, given))
+        pending.extend(islice(_inside(path, given), max(left - len(pending), 0)))
     return None
 
 

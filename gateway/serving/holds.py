@@ -55,7 +55,10 @@ def holds(directory: Path) -> dict[str, Hold]:
         content = (directory / _FILE).read_bytes()
     except FileNotFoundError:
         return {}
-    found = msgspec.json.decode(content, type=dict[str, Hold])
+    try:
+        found = msgspec.json.decode(content, type=dict[str, Hold])
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
     return {upstream: hold for upstream, hold in found.items() if not hold.over}
 
 

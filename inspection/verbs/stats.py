@@ -121,8 +121,9 @@ def answer(question: Question) -> dict[str, Any] | None:
     begin, end = question.stretch(total["first"], total["last"])
     seconds = _TIMES[by].length.total_seconds() if by in _TIMES else _between(begin, end)
     rows: list[Mapping[str, Any]] = [{"key": row["key"], **_figures(row, unit, seconds)} for row in groups]
-    if by in _TIMES:
-        rows = _without_gaps(rows, _TIMES[by], unit, options.top) if rows else rows
+    left_out = groups[0]["groups"] - len(groups) if groups else 0
+    if by in _TIMES and groups:
+        rows, left_out = _without_gaps(rows, groups[0]["earliest"], _TIMES[by], unit, options.top)
     return {
         "by": by,
         "unit": unit,
@@ -130,7 +131,7 @@ def answer(question: Question) -> dict[str, Any] | None:
         "to": end,
         "total": {"unit": whole, **_figures(total, whole, _between(begin, end))},
         "rows": rows,
-        "left_out": groups[0]["groups"] - len(groups) if groups else 0,
+        "left_out": left_out,
     }
 
 
@@ -171,7 +172,8 @@ def _select(by: str, top: int) -> str:
                 {counted}, {timed}, flatten(list(breaker) FILTER (breaker IS NOT NULL)) AS breaker
             FROM ranked GROUP BY whole, key
         ), sorted AS (
-            SELECT *, count(*) OVER (PARTITION BY whole) AS groups, {rank} AS rank FROM figures
+            SELECT *, count(*) OVER (PARTITION BY whole) AS groups, min(key) OVER (PARTITION BY whole) AS earliest,
+                {rank} AS rank FROM figures
         )
         SELECT * FROM sorted QUALIFY row_number() OVER (PARTITION BY whole ORDER BY rank DESC, key) <= {top}
         ORDER BY {"key" if span else "rank DESC, key"}
@@ -203,14 +205,20 @@ def _figures(row: Mapping[str, Any], unit: str, seconds: float) -> dict[str, Any
     return found
 
 
-def _without_gaps(rows: Iterable[Mapping[str, Any]], span: _Span, unit: str, top: int) -> list[Mapping[str, Any]]:
-    """Return the last rows of stretches of time, with empty ones for those in which nothing was logged."""
+def _without_gaps(
+    rows: Iterable[Mapping[str, Any]], earliest: str, span: _Span, unit: str, top: int
+) -> tuple[list[Mapping[str, Any]], int]:
+    """Return the last rows of stretches of time, with empty ones for those in which nothing was logged.
+
+    And how many there are before them, since the earliest of all.
+    """
     found = {begin: row for row in rows if (begin := parsed(row["key"]))}
     nothing = _figures(dict.fromkeys(_COUNTED, 0) | {"breaker": None} | dict.fromkeys(_TIMES_OF_NONE), unit, 1.0)
-    first, last = min(found), max(found)
-    count = min(int((last - first) / span.length) + 1, top)
-    begins = [last - span.length * back for back in reversed(range(count))]
-    return [found.get(begin) or {"key": stamp(begin)[: span.digits] + span.rest, **nothing} for begin in begins]
+    first, last = parsed(earliest) or min(found), max(found)
+    count = int((last - first) / span.length) + 1
+    begins = [last - span.length * back for back in reversed(range(min(count, top)))]
+    told = [found.get(begin) or {"key": stamp(begin)[: span.digits] + span.rest, **nothing} for begin in begins]
+    return told, count - len(told)
 
 
 def breaker_state(written: Iterable[str]) -> str | None:

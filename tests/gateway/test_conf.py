@@ -81,6 +81,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         ({"GATEWAY_ADMISSION_WAIT": wait}, "GATEWAY_ADMISSION_WAIT must be a number of seconds above 0")
         for wait in (0, -1, "0.5", None, True, float("inf"), float("nan"))
     ),
+    ({"GATEWAY_SERVER_TIMING": "no"}, "GATEWAY_SERVER_TIMING must be True or False, not 'no'"),
+    ({"GATEWAY_METRICS": "off"}, "GATEWAY_METRICS must be True or False, not 'off'"),
+    ({"GATEWAY_METRICS": None}, "GATEWAY_METRICS must be True or False, not None"),
     ({"GATEWAY_METRICS_TOKEN": "two words"}, "GATEWAY_METRICS_TOKEN must be letters"),
     ({"GATEWAY_METRICS_TOKEN": "caf\xe9"}, "GATEWAY_METRICS_TOKEN must be letters"),
     ({"GATEWAY_METRICS_TOKEN": b"bytes"}, "GATEWAY_METRICS_TOKEN must be letters"),

@@ -51,6 +51,15 @@ def test_plain_and_packed_files_are_read_as_one_log(tmp_path: Path) -> None:
     assert extent(found([tmp_path])) == (at(0), at(19))
 
 
+@pytest.mark.parametrize("ending", [".gz", ".zst"])
+def test_a_file_that_is_just_being_packed_is_read_once_and_whole(tmp_path: Path, ending: str) -> None:
+    (tmp_path / "gateway-1.ndjson").write_bytes(b"{}")
+    (tmp_path / f"gateway-1.ndjson{ending}").write_bytes(b"half")
+    (tmp_path / f"gateway-2.ndjson{ending}").write_bytes(b"packed")
+
+    assert {path.name for path in found([tmp_path])} == {"gateway-1.ndjson", f"gateway-2.ndjson{ending}"}
+
+
 def test_files_that_were_last_written_to_before_a_window_are_not_read(tmp_path: Path) -> None:
     old, new = write(tmp_path / "gateway-1.ndjson", *LINES), write(tmp_path / "gateway-2.ndjson", *LINES)
     os.utime(old, (START.timestamp() - 1,) * 2)

@@ -39,6 +39,7 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("-1", "number", {"default": 0}, "must be 0 or more, not '-1'"),
     ("nan", "number", {"default": 0}, "must be 0 or more, not 'nan'"),
     ("inf", "number", {"default": 0}, "must be 0 or more, not 'inf'"),
+    ("8", "number", {"default": 0, "most": 7}, "must be 7 or less, not '8'"),
     (" , ", "words", {}, "names nothing"),
     ("", "words", {}, "is not set"),
     ("c", "choice", {"default": "a", "allowed": ("a", "b")}, "must be one of a, b, not 'c'"),

@@ -104,6 +104,21 @@ class TestHeaders:
         assert [headers[name] for name in ("x-a", "x-b", "x-c")] == ["configured", "forwarded", "own"]
         assert headers["user-agent"] == "shop"
 
+    @pytest.mark.parametrize(
+        ("came", "goes"),
+        [
+            (b"Zo\xc3\xab", b"Zo\xc3\xab"),
+            (b"\xe2\x82\xac 5", b"\xe2\x82\xac 5"),
+            (b"Zo\xeb", b"Zo\xc3\xab"),  # no UTF-8, which is what is sent
+        ],
+    )
+    async def test_what_a_client_said_in_utf_8_goes_on_as_it_came(self, came: bytes, goes: bytes) -> None:
+        async with serving_raw() as server, asking(Upstream(server.url, forward_headers=("x-user",))) as one:
+            server.on("/", b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+            await one.ask(GET("/"), of=inbound({"x-user": came.decode("latin-1")}))
+
+        assert b"\r\nx-user: %b\r\n" % goes in server.requests[0]
+
     async def test_the_request_s_identity_is_not_the_client_s_to_say(self, stub: StartStub) -> None:
         server = (await stub("service")).on("/", {})
         forged = {"x-request-id": "forged", "traceparent": "forged", "via": "forged", "host": "forged"}

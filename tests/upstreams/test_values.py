@@ -111,6 +111,12 @@ def unreadable(body: bytes, type_: Any = JSON, decode: Callable[[bytes], Any] | 
     return refused.value
 
 
+@pytest.mark.parametrize("type_", [set[Any], frozenset[Any], set, list[set[Any]]], ids=str)
+@pytest.mark.parametrize("body", [b"[[[1]]]", b"[[{}]]"])
+def test_what_cannot_be_in_a_set_is_unreadable(type_: Any, body: bytes) -> None:
+    assert unreadable(body if "list" in str(type_) else body[1:-1], type_).fault is Fault.BODY_MISMATCH
+
+
 class TestOpaque:
     def test_numbers_spaces_and_order_are_spliced_byte_for_byte(self) -> None:
         assert bytes(read(EXACT)) == EXACT

@@ -69,6 +69,8 @@ class Command(BaseCommand):
             refuse_faults()
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
+        if options["workers"] < 1:
+            raise CommandError("--workers is a number of processes, 1 at least")
         listeners = bound(options["host"], options["port"])
         config = uvicorn.Config(
             "gateway.asgi:application",
@@ -95,6 +97,7 @@ def serve(config: uvicorn.Config, listeners: list[socket.socket]) -> None:
     address do not: the first to look would take many at once, and the others would have none to do.
     """
     if config.workers > 1:
+        _listen(listeners, config)
         _tell(listeners)
         Multiprocess(config, listeners).run()
         return
@@ -117,8 +120,21 @@ class _Server(uvicorn.Server):
         # uvloop closes a socket on which it cannot listen, and raises nothing.
         if any(socket_.fileno() < 0 for socket_ in sockets or ()):
             await self.lifespan.shutdown()
-            raise CommandError(f"cannot listen on {self.config.host} port {self.config.port}: the port has been taken")
+            raise _taken(self.config, "the port has been taken")
         self._tell()
+
+
+def _listen(listeners: Iterable[socket.socket], config: uvicorn.Config) -> None:
+    """Listen before the workers do, who share the sockets. Raises CommandError where another was sooner."""
+    try:
+        for listener in listeners:
+            listener.listen(config.backlog)
+    except OSError as error:
+        raise _taken(config, error.strerror) from None
+
+
+def _taken(config: uvicorn.Config, why: str | None) -> CommandError:
+    return CommandError(f"cannot listen on {config.host} port {config.port}: {why}")
 
 
 def _tell(listeners: Iterable[socket.socket]) -> None:

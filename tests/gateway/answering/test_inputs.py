@@ -81,6 +81,16 @@ class StrictPage(PatientPage):
         return GET("/search", needed=query.needed)
 
 
+class Labelled(msgspec.Struct):
+    labels: set[Any]
+
+
+class LabelledPage(PatientPage):
+    @call("all")
+    def order(self, body: Labelled) -> Request[JSON]:
+        return POST("/orders", json=len(body.labels))
+
+
 class OrderPage(PatientPage):
     max_body = 1000
 
@@ -285,6 +295,13 @@ class TestBody:
 
         assert (refused.status, refused.kind) == (400, "invalid_request")
         assert refused.extensions == {"invalid": invalid}
+
+    @pytest.mark.parametrize("labels", [b"[[1]]", b"[{}]"])
+    def test_what_cannot_be_in_a_set_is_a_400(self, labels: bytes) -> None:
+        refused = problem(LabelledPage, body=b'{"labels": %b}' % labels)
+
+        assert (refused.status, refused.kind) == (400, "invalid_request")
+        assert refused.extensions == {"invalid": {"body": "a set has an array or an object in it"}}
 
     @pytest.mark.parametrize(
         "kind",

@@ -63,6 +63,9 @@ TABLE: list[tuple[str | None, str | None, str | None]] = [
     ("application/json;a*=nothing'en'x", JSON_TYPE, JSON_TYPE),
     (LONG, None, None),
     (f"application/jsonl, {LONG}", JSONL, None),
+    (f"*/x, {LONG}, application/json", None, None),
+    ("a" * 5000, None, None),
+    (f"{'a,' * 2041}application/json-patch+json", None, None),
     (f"application/json;a={'b' * 20_000}", JSON_TYPE, JSON_TYPE),
 ]
 

@@ -138,7 +138,8 @@ def test_new_clients_are_taken_as_many_in_a_turn_of_uvloop_as_there_are_listener
         assert runner.run(most_in_a_turn()) == listeners
 
 
-def test_of_two_that_start_at_once_at_one_port_the_later_one_says_that_it_is_taken() -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_of_two_that_start_at_once_at_one_port_the_later_one_says_that_it_is_taken(workers: int) -> None:
     (ours,) = bound("127.0.0.1", 0)
     host, port = ours.getsockname()
     with socket.socket() as other, project([], {}):
@@ -146,7 +147,7 @@ def test_of_two_that_start_at_once_at_one_port_the_later_one_says_that_it_is_tak
         other.bind((host, port))
         other.listen()
         with pytest.raises(CommandError, match=r"cannot listen on 127\.0\.0\.1 port [0-9]+: "):
-            serve(uvicorn.Config("gateway.asgi:application", host=host, port=port, **UVICORN), [ours])
+            serve(uvicorn.Config("gateway.asgi:application", host=host, port=port, workers=workers, **UVICORN), [ours])
     ours.close()
 
 

@@ -814,10 +814,20 @@ class FromQueryKeys(PatientPage):
         return query.tags
 
 
+class Tagged(msgspec.Struct):
+    tags: list[str]
+
+
 class FromBody(PatientPage):
     @call("all")
     def wrong(self, body: Order) -> Request[Item]:
         return GET("/wrong/{sku}", sku=body.sku)
+
+
+class FromBodyLast(PatientPage):
+    @call("all")
+    def wrong(self, body: Tagged) -> Request[Item]:
+        return GET("/wrong/{tag}", tag=body.tags[-1])
 
 
 class FromBodyDeep(PatientPage):
@@ -878,6 +888,15 @@ async def test_a_clients_value_that_fits_into_no_request_is_a_400_naming_the_fie
     assert answer["Content-Type"] == "application/problem+json"
     assert list(answer.json()["invalid"]) == [wrong.field]
     assert [asked.path for asked in server.received if asked.path != "/wrong/a"] == []
+
+
+@pytest.mark.parametrize(("tags", "field"), [(10, "body.tags[9]"), (100_000, "body")])
+async def test_a_value_is_not_looked_for_in_all_of_a_large_body(stub: StartStub, tags: int, field: str) -> None:
+    body = {"tags": [*["a"] * (tags - 1), ".."]}
+    with asking([path("page", FromBodyLast.as_view())], {"all": await stub("all")}) as client:
+        answer = await client.post("/page", body, content_type="application/json")
+
+    assert (answer.status_code, list(answer.json()["invalid"])) == (400, [field])
 
 
 class Named(msgspec.Struct):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from asgiref.sync import sync_to_async
 from blockbuster import BlockBuster
 from django.apps import apps
 from django.core import signals
+from django.core.exceptions import SynchronousOnlyOperation
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import path
 from django.utils.decorators import async_only_middleware
@@ -23,7 +24,7 @@ from gateway import AggregateView, Fan, part
 from tests.conftest import StartStub
 from tests.gateway.shop import FILE_CONTENT, ROUTES, SEVEN, Links, shop
 from tests.logs import CANARY, Log
-from tests.serving import project
+from tests.serving import PatientPage, project
 from tests.ways import WAYS, asking, listening, spoken, until
 from upstreams import Upstream
 
@@ -330,6 +331,44 @@ async def test_a_receiver_that_the_signal_keeps_itself_is_called_with_the_signal
         signals.request_finished.disconnect(hear)
 
     assert [given["signal"] for given in heard] == [signals.request_finished]
+
+
+class Broken(PatientPage):
+    @part
+    async def wrong(self, fan: Fan) -> int:
+        raise KeyError("mine")
+
+
+async def raising(**_: Any) -> None:
+    raise AssertionError("is not called")
+
+
+def refusing(**_: Any) -> None:
+    raise SynchronousOnlyOperation
+
+
+@pytest.mark.parametrize("receiver", [raising, refusing])
+async def test_a_receiver_that_cannot_hear_of_a_mistake_spoils_no_answer(
+    receiver: Callable[..., Any], log: Log
+) -> None:
+    heard: list[HttpRequest] = []
+
+    def hear(request: HttpRequest, **_: Any) -> None:
+        heard.append(request)
+
+    signals.got_request_exception.connect(receiver)
+    signals.got_request_exception.connect(hear)
+    try:
+        with project([path("", Broken.as_view())], {}):
+            got = await spoken("GET", "/")
+    finally:
+        signals.got_request_exception.disconnect(receiver)
+        signals.got_request_exception.disconnect(hear)
+
+    assert (got.status, got.json["type"]) == (500, "urn:tributary:problem:proxy_internal_error")
+    assert [request.path for request in heard] == ["/"]
+    assert [event["outcome"] for event in log.events("request.finished")] == ["failed"]
+    assert len(log.events("log.recorded", level="error")) == 2
 
 
 async def test_a_page_that_waits_for_its_thread_holds_up_no_other() -> None:

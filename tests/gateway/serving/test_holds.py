@@ -98,14 +98,15 @@ async def test_a_hold_whose_time_is_over_ends_by_itself(stub: StartStub, log: Lo
     assert log.events("breaker.changed")[-1]["reason"] == "no longer forced (its time is over)"
 
 
+@pytest.mark.parametrize("damaged", [b'{"shop": {"state": "ajar"}}', b'{"shop": {"state": "open", "by": "Zo\xeb"}}'])
 async def test_a_file_that_cannot_be_read_changes_nothing_and_is_complained_of_once(
-    stub: StartStub, log: Log, tmp_path: Path
+    stub: StartStub, log: Log, tmp_path: Path, damaged: bytes
 ) -> None:
     server = await stub("shop")
     server.on("/item", {})
     await asyncio.to_thread(hold, tmp_path, "shop", Hold("open", "ada"))
     async with served([path("page", Page.as_view())], {"shop": server}, GATEWAY_CONTROL_DIR=tmp_path) as gateway:
-        await asyncio.to_thread((tmp_path / "breakers.json").write_bytes, b'{"shop": {"state": "ajar"}}')
+        await asyncio.to_thread((tmp_path / "breakers.json").write_bytes, damaged)
         await until(lambda: bool(log.events("log.recorded", level="warning")))
         held = await status(gateway)
         await asyncio.to_thread(hold, tmp_path, "shop", None)

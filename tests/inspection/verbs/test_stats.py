@@ -161,6 +161,15 @@ def test_by_time_rows_are_in_order_and_without_gaps(
     assert [row["key"] for row in last["rows"]] == keys[-2:]
 
 
+def test_of_the_stretches_before_those_that_are_shown_it_is_told_how_many_there_are(logs: Logs, tmp_path: Path) -> None:
+    write(tmp_path / "gateway-1.ndjson", *(request(second) for second in range(0, 400, 10)))
+
+    said = logs("stats", "--by", "second", "--json").json
+
+    assert (len(said["rows"]), said["left_out"]) == (30, 391 - 30)
+    assert "... and 361 more" in logs("stats", "--by", "second").out
+
+
 def test_times_are_shown_by_this_machines_clock(logs: Logs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "gateway-1.ndjson", request(0))
     monkeypatch.setenv("TZ", "Asia/Kolkata")
