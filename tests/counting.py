@@ -210,7 +210,6 @@ def main() -> None:
             Counted(upstream),
             port=0,
             loop="uvloop",
-            http="httptools",
             **UVICORN,
             timeout_keep_alive=int(SLOW),
         )

@@ -15,6 +15,7 @@ from django.test import AsyncClient, override_settings
 from django.urls import clear_url_caches
 
 from gateway import AggregateView
+from gateway.serving.protocol import Protocol
 from tests.stub import Stub
 from upstreams import Fleet, Upstream
 
@@ -86,7 +87,9 @@ async def served(urlpatterns: Sequence[Any], upstreams: Table, **settings: Any) 
         from gateway.asgi import Application  # noqa: PLC0415 - the handler reads its settings when it is made
 
         server = _Server(
-            uvicorn.Config(Application(), lifespan="on", ws="none", log_config=None, timeout_keep_alive=60)
+            uvicorn.Config(
+                Application(), lifespan="on", http=Protocol, ws="none", log_config=None, timeout_keep_alive=60
+            )
         )
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))

@@ -24,10 +24,12 @@ from gateway.checks import routes
 from gateway.conf import conf
 from gateway.log.lines import writer
 from gateway.serving.lifespan import refuse_faults
+from gateway.serving.protocol import Protocol
 
 logger = logging.getLogger(__name__)
 #: What a gateway needs of the server, wherever it runs: contexts that do not leak, a lifespan that must succeed.
 UVICORN: Final[Mapping[str, Any]] = {
+    "http": Protocol,
     "ws": "none",
     "lifespan": "on",
     "log_config": None,
@@ -78,7 +80,6 @@ class Command(BaseCommand):
             port=options["port"],
             workers=options["workers"],
             loop="uvloop",
-            http="httptools",
             **UVICORN,
             proxy_headers=bool(options["forwarded_allow_ips"]),
             forwarded_allow_ips=options["forwarded_allow_ips"] or None,
