@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
@@ -66,9 +67,12 @@ class Writer:
     def __init__(self) -> None:
         self.sinks: list[Sink] = []
         self.tally = Tally()
+        self._forks: list[None] = []
         self._begin()
         atexit.register(self.rest)
-        os.register_at_fork(after_in_child=self._forked)
+        # Nothing of Python's runs in the child: it may be about to become another program, and the locks that threads
+        # held which it has not are held for ever there. A tracer's is one, such as coverage has.
+        os.register_at_fork(after_in_child=partial(self._forks.append, None))
 
     def _begin(self) -> None:
         instance = json.dumps(f"{os.uname().nodename}-{os.getpid()}").encode()
@@ -82,6 +86,8 @@ class Writer:
 
     def put(self, line: bytes) -> None:
         """Pass a line, an object of JSON, on with its number; never waits, never raises."""
+        if self._forks:
+            self._part()
         number = next(self._numbers)
         pack(self.tally.memory, 0, number)
         numbered = b"%b%b%d}" % (line[:-1], self._numbered, number)
@@ -90,6 +96,7 @@ class Writer:
 
     def sign(self, line: bytes) -> bytes:
         """Return a line that goes to one sink alone, with this process's name and no number: no other would have it."""
+        self._part()
         return b"%b%b}" % (line[:-1], self._instance)
 
     def flush(self) -> None:
@@ -109,9 +116,14 @@ class Writer:
             queue.close()
 
     def _queues(self) -> list[Queue]:
+        self._part()
         return [sink for sink in self.sinks if isinstance(sink, Queue)]
 
-    def _forked(self) -> None:
+    def _part(self) -> None:
+        """In a process that has been forked, leave to its parent what is the parent's, once."""
+        if not self._forks:
+            return
+        self._forks.clear()
         self.tally.memory = bytearray(len(self.tally.memory))
         self._begin()
         for queue in self._queues():

@@ -463,6 +463,25 @@ else:
     assert sorted(numbers(found)) == list(range(2010))
 
 
+def test_nothing_of_ours_runs_in_a_forked_process_until_it_logs() -> None:
+    """It may be about to become another program, and a lock of a thread that it has not is held for ever there."""
+    code, _, complaint = run("""
+called = []
+def trace(frame, event, argument):
+    called.append(frame.f_code.co_filename)
+sys.settrace(trace)
+child = os.fork()
+sys.settrace(None)
+if not child:
+    ours = [name for name in called if "/gateway/" in name]
+    sys.stderr.write(f"{ours} ")
+    os._exit(0)
+os.waitpid(child, 0)
+""")
+
+    assert (code, complaint) == (0, b"[] ")
+
+
 def test_what_is_logged_while_the_interpreter_ends_neither_raises_nor_waits() -> None:
     code, _, complaint = run("""
 class Last:
