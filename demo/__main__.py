@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
 from types import FrameType
@@ -113,8 +114,8 @@ def wait_for(port: int, gateway: subprocess.Popen[bytes]) -> None:
             sys.exit("The gateway did not start; what it said is above.")
         with contextlib.suppress(OSError), contextlib.closing(HTTPConnection(HOST, port, timeout=START_TIME)) as asking:
             asking.request("GET", "/healthz")
-            asking.getresponse()
-            return
+            if asking.getresponse().status == HTTPStatus.OK:
+                return
         time.sleep(0.05)
     sys.exit(f"The gateway did not answer within {START_TIME:.0f} s.")
 

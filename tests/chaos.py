@@ -332,11 +332,3 @@ def deaf_port(address: str = "127.0.0.1") -> Iterator[int]:
             queued.settimeout(0)
             queued.connect_ex(deaf.getsockname())
         yield deaf.getsockname()[1]
-
-
-def refused_port() -> int:
-    """Return a port of this machine on which nothing listens."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port: int = unused.getsockname()[1]
-        return port

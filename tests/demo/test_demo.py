@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from demo.__main__ import address, process, wait_for
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
@@ -117,12 +118,6 @@ runpy.run_module("demo", run_name="__main__", alter_sys=True)
 def environment() -> dict[str, str]:
     """Ours, without the development mode of this test run's own Python, which nobody has on at a terminal."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDEVMODE"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Shown(NamedTuple):

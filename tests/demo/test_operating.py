@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -19,6 +18,7 @@ import pytest
 from demo.__main__ import SERVICES
 from demo.services.serving import serving
 from tests.gateway.console.ops import operator, said
+from tests.ports import free_port
 from tests.program import ROOT, program
 from upstreams import Upstream
 
@@ -113,9 +113,3 @@ def found(pattern: str, text: str) -> str:
     match = re.search(pattern, text)
     assert match is not None, text
     return match[1]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -12,11 +12,12 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from tests.chaos import answer, deaf_port, proxying, refused_port, serving_raw, silence
+from tests.chaos import answer, deaf_port, proxying, serving_raw, silence
 from tests.faults.network import naming, own_network
 from tests.faults.scene import SHORT_ATTEMPT, Nowhere, Place, Through, scene
 from tests.faults.table import VARIANTS, Ending, Row, Variant, fails, param, whole
 from tests.logs import Log
+from tests.ports import free_port
 from upstreams import GET, POST
 
 #: Opens an upstream, given a directory of certificates: where it is, and how it is configured.
@@ -43,7 +44,7 @@ def trusting(pem: Path) -> Mapping[str, Any]:
 
 @asynccontextmanager
 async def refused(_: Path) -> Opened:
-    yield Nowhere(f"http://127.0.0.1:{refused_port()}"), {}
+    yield Nowhere(f"http://127.0.0.1:{free_port()}"), {}
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.ports import free_port
 
 Command = Callable[[int], Sequence[str]]
 """The program and its arguments that serve on a port of 127.0.0.1, in the foreground."""
@@ -104,13 +105,6 @@ def launch(command: Command, folder: Path) -> Server:
 def environment() -> dict[str, str]:
     """Ours, without what is meant for this test run's own Python: its development mode, its warnings, its coverage."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV"))}
-
-
-def free_port() -> int:
-    """A loopback TCP port that nobody listens on now, chosen by the operating system."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def status(port: int, path: str) -> int | None:

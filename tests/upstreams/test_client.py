@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.chaos import Raw, answer, deaf_port, fin, head, refused_port, serving_raw, silence
+from tests.chaos import Raw, answer, deaf_port, fin, head, serving_raw, silence
 from tests.conftest import StartStub
 from tests.logs import CANARY, Log
+from tests.ports import free_port
 from tests.serving import SHORT
 from tests.stub import Answered, Gate, Received, Turns
 from tests.upstreams.asking import SECRET_HEADERS, Asking, asking, inbound, until
@@ -172,7 +173,7 @@ class TestURLs:
 
     async def test_the_next_attempt_goes_to_another_host(self, stub: StartStub) -> None:
         server = (await stub("service")).on("/", {})
-        async with asking(Upstream((f"http://127.0.0.1:{refused_port()}", server.url), retry=AT_ONCE)) as one:
+        async with asking(Upstream((f"http://127.0.0.1:{free_port()}", server.url), retry=AT_ONCE)) as one:
             outcomes = [await one.ask(GET("/")) for _ in range(60)]
 
         assert all(outcome.ok for outcome in outcomes)

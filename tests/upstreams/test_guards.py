@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.chaos import Raw, answer, refused_port, rst
+from tests.chaos import Raw, answer, rst
 from tests.conftest import StartStub
+from tests.ports import free_port
 from tests.serving import SHORT
 from tests.stub import Answered, Gate, Turns
 from tests.upstreams.asking import asking, until
@@ -315,7 +316,7 @@ class TestHosts:
     async def test_a_retry_goes_elsewhere(self, stub: StartStub, request_: Request[JSON]) -> None:
         well = (await stub("well")).on("/", {})
         upstream = Upstream(
-            [f"http://127.0.0.1:{refused_port()}", well.url], retry=AT_ONCE, idempotency_header="Idempotency-Key"
+            [f"http://127.0.0.1:{free_port()}", well.url], retry=AT_ONCE, idempotency_header="Idempotency-Key"
         )
         async with asking(upstream) as one:
             outcomes = [await one.ask(request_) for _ in range(20)]

@@ -32,12 +32,12 @@ from tests.chaos import (
     endlessly,
     fin,
     head,
-    refused_port,
     rst,
     serving_raw,
     silence,
 )
 from tests.logs import CANARY
+from tests.ports import free_port
 from tests.serving import SHORT
 from tests.upstreams.asking import Asking, asking, until
 from upstreams import GET, HEAD, JSON, POST, PUT, Fault, Outcome, Reply, Retry, Upstream
@@ -447,7 +447,7 @@ class TestAddresses:
 
     @pytest.mark.parametrize("addresses", [("127.0.0.1", "127.0.0.2"), ("127.0.0.2", "127.0.0.1")])
     async def test_when_an_allowed_one_refuses_that_is_the_fault(self, addresses: tuple[str, ...]) -> None:
-        upstream = Upstream(f"http://name.test:{refused_port()}", forbidden_networks=("127.0.0.2/32",))
+        upstream = Upstream(f"http://name.test:{free_port()}", forbidden_networks=("127.0.0.2/32",))
         async with wired(upstream, Names(*addresses)) as wire:
             for _ in range(4):
                 assert (await wire.ask())[0] is Fault.CONNECTION_REFUSED
@@ -535,7 +535,7 @@ class TestNames:
             assert (server.connections, names.asked) == (11, 1)
 
     async def test_who_waits_for_a_name_is_not_robbed_of_it_by_who_failed_to_connect(self) -> None:
-        async with wired(Upstream(f"http://name.test:{refused_port()}"), Names("127.0.0.1")) as wire:
+        async with wired(Upstream(f"http://name.test:{free_port()}"), Names("127.0.0.1")) as wire:
 
             async def ask(turns: int) -> None:
                 for _ in range(turns):
@@ -635,7 +635,7 @@ class TestConnecting:
         assert [(a.fault, a.sent, a.conn) for a in one.notes.attempts] == [(fault, False, None)] * attempts
 
     async def test_a_port_where_nobody_listens_refuses(self) -> None:
-        async with asking(Upstream(f"http://127.0.0.1:{refused_port()}", retry=TWICE)) as one:
+        async with asking(Upstream(f"http://127.0.0.1:{free_port()}", retry=TWICE)) as one:
             self.check(one, await one.ask(GET("/")), Fault.CONNECTION_REFUSED, 2)
 
     async def test_a_name_that_does_not_exist_is_not_asked_for_twice(self) -> None:
