@@ -77,9 +77,10 @@ def request_started(*, method: str, path: str, queued_ms: float | None = None) -
     _log.step("info", "request.started", fields)
 
 
-def request_finished(*, level: str, fields: Mapping[str, Any]) -> None:
+def request_finished(*, level: str, fields: Mapping[str, Any], duration: float) -> None:
     """The one wide line: everything about a request, when it has been answered or given up."""
-    _wide.step(level, "request.finished", {**fields, "url.path": fields["url.path"][:_LONGEST_PATH]})
+    bounded = {"url.path": fields["url.path"][:_LONGEST_PATH], "duration_ms": _ms(duration)}
+    _wide.step(level, "request.finished", {**fields, **bounded})
 
 
 def call_finished(

@@ -49,8 +49,6 @@ _DJANGOS_OWN: Final = weakref.ref(reset_urlconf)
 class Handler(ASGIHandler):
     """Serves pages on the event loop alone, and everything else as Django does."""
 
-    chunk_size = 1024 * 1024  # bytes; an answer up to there is in memory as one piece, and need not be cut up
-
     def __init__(self) -> None:
         super().__init__()
         self._answer_page = _chain(conf().page_middleware, self._view_response)
@@ -80,6 +78,17 @@ class Handler(ASGIHandler):
             readable = self.request_class({**scope, "query_string": b"", "headers": headers}, body_file)
             return None, Edge(lambda request: problem_response(request, problem))(readable)
         return request, None
+
+    async def send_response(self, response: HttpResponseBase, send: Send) -> None:
+        """Send a response; one that is in memory as a whole is sent as a whole, where Django would cut it up."""
+        if not isinstance(response, HttpResponse):
+            await super().send_response(response, send)
+            return
+        stored = response.headers._store.values()  # noqa: SLF001 - its items() are slow
+        headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in stored]
+        headers += [(b"Set-Cookie", cookie.OutputString().encode("ascii")) for cookie in response.cookies.values()]
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": response.content})
 
     async def _handle_page(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         try:
@@ -113,7 +122,7 @@ class Handler(ASGIHandler):
             response = await self._answer_page(request)
             response._resource_closers.append(request.close)  # noqa: SLF001 - as Django's own handlers do
             if isinstance(response, FileResponse):
-                response.block_size = super().chunk_size
+                response.block_size = self.chunk_size
         response._handler_class = self.__class__  # noqa: SLF001 - the same
         answered: HttpResponseBase = response
         return answered

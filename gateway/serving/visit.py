@@ -102,15 +102,15 @@ class Visit:
         self._log("disconnected", {"http.response.status_code": None, "bytes_out": size})
 
     def _log(self, outcome: str, fields: Mapping[str, Any]) -> None:
-        duration = round((time.perf_counter() - self.inbound.started) * 1000, 3)
+        duration = time.perf_counter() - self.inbound.started
         level = {"failed": "error", "partial": "warning"}.get(outcome, "info")
         holding.end(healthy=outcome in {"ok", "rejected"})
         if self._quiet:
             return
-        wide = {**self.fields, **fields, "outcome": outcome, "duration_ms": duration, "span_id": self.inbound.span_id}
+        wide = {**self.fields, **fields, "outcome": outcome, "span_id": self.inbound.span_id}
         if self.inbound.parent_span_id is not None:
             wide["parent_span_id"] = self.inbound.parent_span_id
-        events.request_finished(level=level, fields=wide)
+        events.request_finished(level=level, fields=wide, duration=duration)
 
     def deadline(self, seconds: float) -> Deadline:
         """Return by when to answer: `seconds` from arrival, or sooner if the client says so; never later."""

@@ -41,7 +41,7 @@ EVENTS: dict[str, Callable[[], object]] = {
     "gateway.started": lambda: events.gateway_started(version="0.1.0", upstreams=["a"], pid=7),
     "gateway.stopped": lambda: events.gateway_stopped(pid=7),
     "request.started": lambda: events.request_started(method="GET", path="/a", queued_ms=1.5),
-    "request.finished": lambda: events.request_finished(level="info", fields={"url.path": "/a"}),
+    "request.finished": lambda: events.request_finished(level="info", fields={"url.path": "/a"}, duration=0.0),
     "call.finished": lambda: events.call_finished(
         **CALL, outcome="failed", fault=Fault.DNS_ERROR, attempts=1, start=0.0, duration=0.1
     ),
@@ -198,7 +198,7 @@ def test_an_attempt_is_told_of_once_by_how_it_ended(attempt: Attempt, level: str
 
 def test_a_path_is_cut_however_long_it_is(log: Log) -> None:
     events.request_started(method="GET", path="/" * 100_000)
-    events.request_finished(level="info", fields={"url.path": "/" * 100_000})
+    events.request_finished(level="info", fields={"url.path": "/" * 100_000}, duration=0.0)
 
     assert [len(event["url.path"]) for event in log.events()] == [2048, 2048]
 

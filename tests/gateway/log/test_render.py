@@ -100,7 +100,7 @@ VALUES: dict[str, Any] = {
 
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
 def test_whatever_is_logged_is_one_line_of_json(value: Any, log: Log) -> None:
-    events.request_finished(level="info", fields={"url.path": "/", "input": value})
+    events.request_finished(level="info", fields={"url.path": "/", "input": value}, duration=0.0)
     structlog.get_logger().info("mine", value=value)
     heard().warning("%s", value)
 
@@ -113,7 +113,7 @@ def test_whatever_is_logged_is_one_line_of_json(value: Any, log: Log) -> None:
 
 @pytest.mark.parametrize("text", ["a\nb", "\x1b[31m", "\x85\u2028", "\u202e", "caf\xe9 \u4e2d\u6587 \U0001f600", '"\\'])
 def test_a_text_is_read_as_it_was_logged(text: str, log: Log) -> None:
-    events.request_finished(level="info", fields={"url.path": text})
+    events.request_finished(level="info", fields={"url.path": text}, duration=0.0)
 
     assert log.events()[0]["url.path"] == text
 
@@ -121,7 +121,7 @@ def test_a_text_is_read_as_it_was_logged(text: str, log: Log) -> None:
 def test_no_field_takes_the_place_of_what_the_log_says_itself(log: Log) -> None:
     said = ("timestamp", "level", "schema", "trace_id", "request_id", "http.route", "service.instance.id", "seq")
     forged = dict.fromkeys(said, "forged")
-    events.request_finished(level="info", fields={**forged, "event": "forged", "url.path": "/"})
+    events.request_finished(level="info", fields={**forged, "event": "forged", "url.path": "/"}, duration=0.0)
     structlog.get_logger().info("mine", **forged)
 
     assert [event["event"] for event in log.events()] == ["request.finished", "mine"]

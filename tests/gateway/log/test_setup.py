@@ -111,7 +111,7 @@ def test_set_up_again_and_again_nothing_is_there_twice(log: Log, restored: None,
 def test_a_second_time_takes_the_place_of_the_first(log: Log) -> None:
     with configured(log, level="error"):
         catalogue.client_disconnected()
-        catalogue.request_finished(level="error", fields={"url.path": "/"})
+        catalogue.request_finished(level="error", fields={"url.path": "/"}, duration=0.0)
     catalogue.client_disconnected()
 
     assert [event["event"] for event in log.events()] == ["request.finished", "client.disconnected"]
