@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-_MOST: Final = 64 * 1024  # bytes of a request's line and headers, but for what comes in one piece with their end
+_MOST: Final = 64 * 1024  # bytes of a request's line and headers, but for the pieces they begin and end in
 _TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-type: text/plain; charset=utf-8\r\ncontent-length: 35\r\nconnection: close\r\n\r\n"
@@ -18,6 +18,7 @@ _TOO_LARGE: Final = (
 class Protocol(HttpToolsProtocol):
     """One client's connection. uvicorn keeps whatever headers come until they end; here 431 is said (RFC 6585)."""
 
+    _begun: Mapping[str, Any] | None = None
     _head = 0
 
     def data_received(self, data: bytes) -> None:
@@ -25,7 +26,9 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         scope: Mapping[str, Any] | None = self.scope
         if scope is None or "method" in scope:  # nothing has begun, or its headers have ended
-            self._head = 0
+            return
+        if scope is not self._begun:  # what it came with may be the body of the request before, but for a little
+            self._begun, self._head = scope, 0
             return
         self._head += len(data)
         if self._head > _MOST and not self.transport.is_closing():

@@ -78,3 +78,15 @@ async def test_the_answer_to_the_request_before_is_not_mixed_with_a_refusal(stub
         with suppress(ConnectionResetError):
             assert await reader.read() == b""
         held.open.set()
+
+
+async def test_the_body_of_the_request_before_is_not_counted_as_headers(stub: StartStub) -> None:
+    server = (await stub("shop")).on("/item", {})
+    body = b"a" * (MOST * 5 // 8)
+    first = b"POST /page HTTP/1.1\r\nHost: shop\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    second = BEGUN + b"X-Long: " + b"a" * (MOST // 2)
+    async with gateway([path("page", Page.as_view())], {"shop": server}) as base, client(base) as (reader, writer):
+        writer.write(first + second)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 405 ")
+        writer.write(b"\r\n\r\n")
+        assert b"HTTP/1.1 200 " in await reader.readuntil(b'"errors":{}}')
