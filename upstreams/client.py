@@ -29,7 +29,7 @@ from upstreams.wire import Answer, exchange, fault_of, timeout_fault
 
 _OUTLIVING: Final = "the write goes on until its own timeout"
 _LEAST_HEDGE_DELAY: Final = 0.05
-_NOTHING: Final = Reading()
+_CANCELLED: Final = Reading()  # what there is to read as long as nothing has come of an attempt
 logger = logging.getLogger(__name__)
 
 
@@ -219,24 +219,17 @@ class Client:
         """One exchange, timed, judged and told to the journal, however it ends."""
         call.host = admitted.host
         call.attempts += kind != "transparent"
-        number, span_id = call.attempts, new_span_id()
-        until = call.deadline.clock() + self.upstream.timeout
-        if until > call.deadline.at and call.request.safe:
-            until = call.deadline.at
+        number, span_id, until = call.attempts, new_span_id(), self._until(call)
         started = time.perf_counter()
         answer: Answer | None = None
-        reading = _NOTHING
-        cancelled = True
+        reading = _CANCELLED
         try:
             async with asyncio.timeout_at(until):
                 answer = await self._exchange(call, admitted.host, span_id, trip, until)
             reading = call.read(answer)
-            cancelled = False
         except TimeoutError:
-            cancelled = False
             reading = Reading(fault=Fault.DEADLINE_EXCEEDED if until == call.deadline.at else timeout_fault(trip))
         except Exception as error:  # noqa: BLE001 - the table of faults names every one of them
-            cancelled = False
             reading = self._blame(error)
         finally:
             attempt = Attempt(
@@ -257,10 +250,15 @@ class Client:
                 detail=reading.detail,
                 retry_after=retry_after(answer.headers.get("Retry-After")) if answer and reading.fault else None,
                 stale=_is_stale(trip, reading.fault),
-                cancelled=cancelled,
+                cancelled=reading is _CANCELLED,
             )
             self._journal.attempt_finished(self.name, call.name, attempt)
         return attempt
+
+    def _until(self, call: Call) -> float:
+        """Return when an attempt is given up, on the deadline's clock. A write goes on after the page's deadline."""
+        until = call.deadline.clock() + self.upstream.timeout
+        return min(until, call.deadline.at) if call.request.safe else until
 
     def _exchange(self, call: Call, host: Host, span_id: str, trip: Trip, until: float) -> Coroutine[Any, Any, Answer]:
         body = call.request.body
