@@ -66,16 +66,16 @@ CLIENTS = tuple(
     for clients, seconds in ((1, 4), (8, 4), (64, 4), (256, 4), (1000, 8), (2000, 8))
 )
 FULL = (
-    *(replace(work, rounds=5, seconds=3) for work in MERGED),
+    *(replace(work, rounds=8, seconds=2) for work in MERGED),
     LARGE,
     *WIDE,
     *READ,
     *SLOW,
     replace(LATENCY, contenders=(UPSTREAM, *_PAIR, *PEERS), rounds=4, seconds=5),
-    replace(COALESCED, rounds=5, seconds=4),
+    replace(COALESCED, rounds=8, seconds=3),
     *STREAMED,
     LOG,
-    replace(WORKERS, rounds=5, seconds=4),
+    replace(WORKERS, rounds=8, seconds=3),
     *CLIENTS,
 )
 # Each has had one answer, of one call: with three, the slow servers would take minutes.
