@@ -68,6 +68,7 @@ class Writer:
         self.sinks: list[Sink] = []
         self.tally = Tally()
         self._forks: list[None] = []
+        self._parting = threading.RLock()
         self._begin()
         atexit.register(self.rest)
         # Nothing of Python's runs in the child: it may be about to become another program, and the locks that threads
@@ -123,11 +124,15 @@ class Writer:
         """In a process that has been forked, leave to its parent what is the parent's, once."""
         if not self._forks:
             return
-        self._forks.clear()
-        self.tally.memory = bytearray(len(self.tally.memory))
-        self._begin()
-        for queue in self._queues():
-            queue.forget()
+        with self._parting:
+            if not self._forks:  # another thread has just done it
+                return
+            self.tally.memory = bytearray(len(self.tally.memory))
+            self._begin()
+            for sink in self.sinks:
+                if isinstance(sink, Queue):
+                    sink.forget()
+            self._forks.clear()
 
 
 def _wait(events: Iterable[threading.Event]) -> None:

@@ -463,6 +463,39 @@ else:
     assert sorted(numbers(found)) == list(range(2010))
 
 
+def test_the_first_lines_of_a_forked_process_may_come_from_several_threads(tmp_path: Path) -> None:
+    """Its interpreter is made to change threads all the time."""
+    code, _, complaint = run(
+        """
+import sys, threading
+log(0)
+for nth in range(20):
+    writer.flush()
+    child = os.fork()
+    if not child:
+        sys.setswitchinterval(1e-6)
+        together = threading.Barrier(8)
+        def tell(number):
+            together.wait()
+            log(number)
+        threads = [threading.Thread(target=tell, args=(number,)) for number in range(1, 9)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        writer.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
+""",
+        LOG_DIR=str(tmp_path),
+    )
+    files = [events(file.read_bytes()) for file in tmp_path.glob("*.ndjson")]
+
+    assert (code, complaint) == (0, b"")
+    assert sorted(map(len, files)) == [1, *[8] * 20]
+    for found in files:
+        assert len({event["service.instance.id"] for event in found}) == 1
+        assert sorted(event["seq"] for event in found) == list(range(1, len(found) + 1))
+
+
 def test_nothing_of_ours_runs_in_a_forked_process_until_it_logs() -> None:
     """It may be about to become another program, and a lock of a thread that it has not is held for ever there."""
     code, _, complaint = run("""
