@@ -314,16 +314,21 @@ def _plain(name: str, value: object) -> str:  # noqa: PLR0911 - one line a type
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
+    if isinstance(value, (float, decimal.Decimal)):
+        if not is_finite(value):
             raise InvalidParameter(name, value, "is not a finite number")
-        return repr(value)
+        return str(value)
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
-    if isinstance(value, (uuid.UUID, decimal.Decimal)):
+    if isinstance(value, uuid.UUID):
         return str(value)
     message = f"{name}: a {type(value).__name__} cannot be put into a URL"
     raise TypeError(message)
+
+
+def is_finite(value: float | decimal.Decimal) -> bool:
+    """Tell whether a number is one: a decimal, too, may be NaN or infinite."""
+    return value.is_finite() if isinstance(value, decimal.Decimal) else math.isfinite(value)
 
 
 def _headers(headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -204,6 +204,11 @@ def _json_parser(type_: Any) -> Callable[[bytes], Any]:
 def _typed_parser(type_: Any) -> Callable[[bytes], Any]:
     if _is_opaque(type_):
         return lambda body: JSON(_RAW.decode(body))
+    return typed(type_)
+
+
+def typed(type_: Any) -> Callable[[bytes], Any]:
+    """Return what decodes JSON into a type, to a value that can be written as JSON again. Raises as msgspec does."""
     decode = msgspec.json.Decoder(type_).decode
     if any(isinstance(info, msgspec.inspect.DecimalType) for info in _parts(type_)):
         return lambda body: _finite(decode(body))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from functools import cache
 from typing import Any, Final
 from urllib.parse import unquote_plus, unquote_to_bytes
@@ -13,6 +14,8 @@ from django.http import HttpRequest
 
 from gateway.answering.answer import Problem
 from gateway.declaring.plan import Plan
+from upstreams.request import is_finite
+from upstreams.values import typed
 
 _WHERE: Final = re.compile(r"^(?P<reason>.*?)(?: - at (?:`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _FIELD: Final = re.compile(r"^Object .* field `(.+)`$", re.DOTALL)
@@ -49,7 +52,18 @@ def _query(request: HttpRequest, type_: Any) -> Any:
         else:
             found[name] = values[0]
     _check_percent_encoding(request.META.get("QUERY_STRING", ""), fields)
-    return _checked("query", lambda: msgspec.convert(found, type_, strict=False))
+    query = _checked("query", lambda: msgspec.convert(found, type_, strict=False))
+    for name, field in zip(type_.__struct_encode_fields__, type_.__struct_fields__, strict=True):
+        if not _is_finite(getattr(query, field)):
+            raise _invalid("query", "Expected a finite number", f".{name}")
+    return query
+
+
+def _is_finite(value: object) -> bool:
+    """Tell whether a query's value can be handed on: "nan" is read as a float."""
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(map(_is_finite, value))
+    return not isinstance(value, (float, Decimal)) or is_finite(value)
 
 
 def _check_percent_encoding(query: str, fields: Mapping[str, bool]) -> None:
@@ -89,7 +103,7 @@ def _too_large(max_body: int) -> Problem:
 def _decoded(content: bytes, type_: Any) -> Any:
     if not content.isascii():
         content.decode("utf-8")  # msgspec does not look into the strings it skips
-    return _decoder(type_).decode(content)
+    return _decoder(type_)(content)
 
 
 def _checked(where: str, decode: Callable[[], Any]) -> Any:
@@ -133,5 +147,5 @@ def _takes_several(type_: msgspec.inspect.Type) -> bool:
 
 
 @cache
-def _decoder(type_: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(type_)
+def _decoder(type_: Any) -> Callable[[bytes], Any]:
+    return typed(type_)

@@ -98,8 +98,10 @@ class TestPath:
     def test_a_value_is_written_as(self, value: object, written: str) -> None:
         assert GET("/x/{value}", value=value).target == f"/x/{written}"
 
-    @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-    def test_a_number_that_is_not_finite_is_refused(self, value: float) -> None:
+    @pytest.mark.parametrize(
+        "value", [float("nan"), float("inf"), float("-inf"), Decimal("NaN"), Decimal("sNaN"), Decimal("-Infinity")]
+    )
+    def test_a_number_that_is_not_finite_is_refused(self, value: float | Decimal) -> None:
         with pytest.raises(InvalidParameter, match="finite"):
             GET("/x/{value}", value=value)
 
