@@ -38,6 +38,9 @@ class Client:
         head = "\r\n".join([f"GET {path} HTTP/1.1", "Host: gateway", *fields, "", ""])
         await self._loop.sock_sendall(self._socket, head.encode())
 
+    async def send(self, more: bytes) -> None:
+        await self._loop.sock_sendall(self._socket, more)
+
     async def answer(self) -> bytes:
         """Read until the gateway closes."""
         found = b""
@@ -207,6 +210,41 @@ async def test_a_client_that_departs_before_its_request_is_whole_has_asked_nothi
         assert users.begun == 0
     assert [event["url.path"] for event in log.events("request.started")] == ["/nowhere"]
     assert not log.events("log.recorded", level="error")
+
+
+class Beating(PatientPage):
+    """A page that lets a streaming client hear of it all the time."""
+
+    heartbeat = 0.02
+
+    @call("users")
+    def user(self, user_id: int) -> Request[JSON]:
+        return GET("/users/{id}", id=user_id)
+
+
+@pytest.mark.parametrize(
+    ("accept", "behind"),
+    [("*/*", b"a" * 2_000_000), ("application/jsonl", b"GET /nowhere HTTP/1.1\r\n\r\n")],
+    ids=["a body that nobody wants", "another request"],
+)
+async def test_a_client_that_departs_is_noticed_whatever_it_has_sent_behind_its_request(
+    log: Log, accept: str, behind: bytes
+) -> None:
+    held = Held(answer({"id": 7}))
+    length = 0 if accept == "application/jsonl" else 2 * len(behind)
+    async with tapping() as users:
+        users.on("/users/7", held)
+        async with gateway([path("page/<int:user_id>", Beating.as_view())], table_of({"users": users})) as base:
+            before = asyncio.all_tasks()
+            with Client(base) as client:
+                await client.ask("/page/7", f"Accept: {accept}", f"Content-Length: {length}")
+                await client.send(behind)
+                asked = await held.arrive()
+                client.reset()
+                await asked.left
+                await ended(before)
+    (finished,) = log.events("request.finished", **{"url.path": "/page/7"})
+    assert finished["outcome"] == "disconnected"
 
 
 class Merged(PatientPage):

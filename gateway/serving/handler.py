@@ -42,6 +42,7 @@ GetResponse = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
 _EDGE: Final = "gateway.middleware.Edge"
 _BEFORE_LOOKING: Final = 0.05  # seconds
+_LONGEST_CONTENT_TYPE: Final = 1024  # bytes
 #: As the signal keeps it: a reference equals another to the same function, and no receiver that is kept itself.
 _DJANGOS_OWN: Final = weakref.ref(reset_urlconf)
 
@@ -69,6 +70,7 @@ class Handler(ASGIHandler):
     def create_request(self, scope: Mapping[str, Any], body_file: IO[bytes]) -> tuple[Any, Any]:
         """Return the request and None, or None and problem+json where Django cannot read its query or Content-Type."""
         try:
+            _check_content_type(scope)
             request, refusal = super().create_request(scope, body_file)
         except (BadRequest, ValueError):
             request, refusal = None, HttpResponseBadRequest()
@@ -224,6 +226,12 @@ async def _body(receive: Receive, most: int) -> IO[bytes]:
     return body
 
 
+def _check_content_type(scope: Mapping[str, Any]) -> None:
+    """Raise BadRequest for one that is too long: Django's parser takes a time that grows with the square of it."""
+    if sum(len(value) for name, value in scope["headers"] if name == b"content-type") > _LONGEST_CONTENT_TYPE:
+        raise BadRequest
+
+
 def _path_info(scope: Mapping[str, Any]) -> str:
     """Return the path below the script prefix."""
     path: str = scope["path"]
@@ -333,8 +341,9 @@ async def _cancel_on_disconnect(receive: Receive, page: asyncio.Task[Any] | None
 
     A function by itself: a cancelled task keeps what its frame holds, and would keep a lookout that keeps the task.
     """
-    message = await receive()
-    return message["type"] == "http.disconnect" and page is not None and page.cancel()
+    while (await receive())["type"] != "http.disconnect":
+        pass  # a body that nobody has a use for
+    return page is not None and page.cancel()
 
 
 def _uncancelled() -> int:

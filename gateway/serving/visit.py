@@ -168,9 +168,15 @@ def headers_of(request: HttpRequest) -> dict[str, str]:
     if scope is None:
         return {name.lower(): value for name, value in request.headers.items()}
     headers: dict[str, str] = {}
+    repeated: dict[str, list[str]] = {}
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]},{value}" if name in headers else value
+        if name in headers:
+            repeated.setdefault(name, [headers[name]]).append(value)
+        else:
+            headers[name] = value
+    for name, values in repeated.items():
+        headers[name] = ",".join(values)
     return headers
 
 

@@ -238,6 +238,17 @@ async def test_a_query_that_cannot_be_read_is_a_problem_with_an_id(log: Log, whe
     assert len(heard["started"]) == len(heard["finished"]) == 1
 
 
+@pytest.mark.parametrize("where", ["/items/7", "/nowhere", "/views/plain"])
+@pytest.mark.parametrize("times", [1, 100])
+async def test_a_content_type_that_would_take_seconds_to_read_is_not_read(where: str, times: int) -> None:
+    field = (b"content-type", b'a;"' + b";" * (60_000 // times))
+    with project(ROUTES, {"shop": Upstream("http://127.0.0.1:1")}):
+        got = await spoken("GET", where, headers=[(b"x-request-id", b"asked-1"), *[field] * times])
+
+    assert (got.status, got.header("X-Request-ID")) == (400, "asked-1")
+    assert got.json == problem(400, "Bad Request")
+
+
 @pytest.mark.parametrize("prefix", ["/api", "/api/"])
 @pytest.mark.parametrize("given_by", ["server", "settings"])
 async def test_pages_are_below_the_script_prefix(stub: StartStub, prefix: str, given_by: str) -> None:
