@@ -74,23 +74,25 @@ class Served(NamedTuple):
 
 
 @asynccontextmanager
-async def gateway(urlpatterns: Sequence[Any], upstreams: Table, **settings: Any) -> AsyncIterator[str]:
+async def gateway(
+    urlpatterns: Sequence[Any], upstreams: Table, keep_alive: float = 60, **settings: Any
+) -> AsyncIterator[str]:
     """Serve a project with uvicorn in this loop, lifespan and all; yields its base URL."""
-    async with served(urlpatterns, upstreams, **settings) as found:
+    async with served(urlpatterns, upstreams, keep_alive, **settings) as found:
         yield found.url
 
 
 @asynccontextmanager
-async def served(urlpatterns: Sequence[Any], upstreams: Table, **settings: Any) -> AsyncIterator[Served]:
+async def served(
+    urlpatterns: Sequence[Any], upstreams: Table, keep_alive: float = 60, **settings: Any
+) -> AsyncIterator[Served]:
     """Do as `gateway` does, for a test that also looks at the fleet."""
     with project(urlpatterns, upstreams, **settings):
         from gateway.asgi import Application  # noqa: PLC0415 - the handler reads its settings when it is made
 
-        server = _Server(
-            uvicorn.Config(
-                Application(), lifespan="on", http=Protocol, ws="none", log_config=None, timeout_keep_alive=60
-            )
-        )
+        config = uvicorn.Config(Application(), lifespan="on", http=Protocol, ws="none", log_config=None)
+        config.timeout_keep_alive = keep_alive  # type: ignore[assignment] # which uvicorn wants in whole seconds
+        server = _Server(config)
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             serving = asyncio.create_task(server.serve([listener]))

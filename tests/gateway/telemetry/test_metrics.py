@@ -354,7 +354,7 @@ class TestWhoMayRead:
         self, given: str | None, status: int, client: aiohttp.ClientSession
     ) -> None:
         headers = {} if given is None else {"Authorization": given}
-        settings = {"GATEWAY_METRICS": True, "GATEWAY_METRICS_TOKEN": "s3cret"}
+        settings: dict[str, Any] = {"GATEWAY_METRICS": True, "GATEWAY_METRICS_TOKEN": "s3cret"}
         async with gateway(ROUTES, NOBODY, **settings) as base:
             async with client.get(f"{base}/metrics", headers=headers) as answer:
                 text = await answer.text()
