@@ -6,6 +6,7 @@ more than a tenth of a second to import.
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -81,7 +82,8 @@ class Logs:
 
         def written() -> str:
             lines = self._lines(self._picked(select, picked) if picked else self.everything)
-            return select.replace("{logs}", f"({lines})").replace("{everything}", f"({self.everything})")
+            stands = {"{logs}": lines, "{everything}": self.everything}
+            return re.sub("{logs}|{everything}", lambda found: f"({stands[found[0]]})", select)
 
         table = self._fetched(written)
         return [dict(zip(table.names, row, strict=True)) for row in table.rows]
@@ -178,7 +180,9 @@ class Logs:
                 if view:
                     self._make_view()
                 with watched(self.connection):
-                    return _table(self.connection.execute(select()), limit)
+                    table = _table(self.connection.execute(select()), limit)
+                if not self._sources.moved():
+                    return table
             except duckdb.OutOfMemoryException:
                 raise Unanswerable(f"that needs more memory than {_MEMORY}; narrow it with --since or -f") from None
             except duckdb.InterruptException:

@@ -11,7 +11,7 @@ import weakref
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Final
@@ -21,6 +21,7 @@ from inspection.times import Window, stamp
 
 _TIMESTAMP: Final = re.compile(rb'"timestamp":"([^"]{19,40})"')
 _OUT_OF_ORDER: Final = timedelta(minutes=1)
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC) + _OUT_OF_ORDER
 _WORTH_CUTTING: Final = 8 * 1024 * 1024
 _STEP: Final = 64 * 1024
 _BLOCK: Final = 1024 * 1024
@@ -34,9 +35,10 @@ class Sources:
 
     def __init__(self, files: Sequence[Path], window: Window) -> None:
         self._of: dict[Path, Path] = {path: path for path in files}
+        self._were = {path: _identity(path) for path in files}
         self._salvaged: set[Path] = set()
         if window.since is not None:
-            since = stamp(window.since - _OUT_OF_ORDER).encode()
+            since = stamp(max(window.since, _EARLIEST) - _OUT_OF_ORDER).encode()
             for path in files:
                 with suppress(OSError):  # gone meanwhile: whoever reads it will say so
                     self._of[path] = self._end(path, since)
@@ -72,6 +74,15 @@ class Sources:
                 sys.stderr.write(f"Left out, for it cannot be read: {path}\n")
         return bool(broken)
 
+    def moved(self) -> bool:
+        """Tell whether files have been set aside and begun anew since, and read them under both names from now on."""
+        now = {path: _identity(path) for path, read in self._of.items() if read == path}
+        moved = [path for path, identity in now.items() if self._were.get(path, identity) != identity]
+        self._were |= now
+        for path in moved:
+            self._of |= {other: other for other in renamed(path) if other not in self._of}
+        return bool(moved)
+
     @cached_property
     def _folder(self) -> Path:
         folder = Path(tempfile.mkdtemp(prefix="tributary-logs-"))
@@ -98,6 +109,15 @@ class Sources:
             with (copied := self._copy(path)).open("wb") as copy:
                 shutil.copyfileobj(file, copy, _BLOCK)
         return copied
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another of its name; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _offset(file: IO[bytes], size: int, timestamp: bytes) -> int:

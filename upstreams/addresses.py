@@ -8,8 +8,10 @@ from typing import Final
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _LOW_32: Final = 0xFFFF_FFFF
-#: Prefixes whose last 32 bits are the IPv4 address that a translator connects to (RFC 6052 section 2.1, RFC 8215).
-_NAT64: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+#: Prefixes whose last 32 bits are the IPv4 address that a translator connects to (RFC 6052 section 2.1, RFC 2765).
+_TRANSLATED: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::ffff:0:0:0/96"))
+#: A prefix for translators' own prefixes (RFC 8215): where the IPv4 address stands depends on how long those are.
+_LOCAL_USE: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
 #: IPv4-compatible addresses (RFC 4291 section 2.5.5.1), less the few at their beginning, of which `::1` is one.
 _COMPATIBLE: Final = range(1 << 24, 1 << 32)
 
@@ -50,5 +52,15 @@ def _forms(address: Address) -> Iterator[Address]:
             yield address.sixtofour
         if address.teredo is not None:
             yield from address.teredo
-        if int(address) in _COMPATIBLE or any(address in network for network in _NAT64):
+        if int(address) in _COMPATIBLE or any(address in network for network in _TRANSLATED):
             yield ipaddress.IPv4Address(int(address) & _LOW_32)
+        if address in _LOCAL_USE:
+            yield from _translated(int(address))
+
+
+def _translated(address: int) -> Iterator[ipaddress.IPv4Address]:
+    """Yield the IPv4 address for prefixes of 48, 56, 64 and 96 bits; bits 64 to 71 are no part of it (RFC 6052 2.2)."""
+    yield ipaddress.IPv4Address((address >> 64 & 0xFFFF) << 16 | address >> 40 & 0xFFFF)
+    yield ipaddress.IPv4Address((address >> 64 & 0xFF) << 24 | address >> 32 & 0xFFFFFF)
+    yield ipaddress.IPv4Address(address >> 24 & _LOW_32)
+    yield ipaddress.IPv4Address(address & _LOW_32)

@@ -87,12 +87,18 @@ def guarded(view: View) -> View:
     return csrf_protect(answered)
 
 
+def _brought(request: HttpRequest) -> str | None:
+    """Return the token of a link that somebody has followed: an image of another site's page guesses for nobody."""
+    followed = request.headers.get("Sec-Fetch-Dest", "document") == "document"
+    return request.GET.get("token") if followed else None
+
+
 @csrf_protect
 async def door(request: HttpRequest) -> HttpResponseBase:
     """Ask for the token, and let in whoever has it. A link may bring it: `?token=...`."""
     token = _token()
     request.get_host()
-    given = request.POST.get("token") if request.method == "POST" else request.GET.get("token")
+    given = request.POST.get("token") if request.method == "POST" else _brought(request)
     if not given:
         return rendered(request, "door.html", {"next": _wanted(request)})
     address = client_address(request)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +25,7 @@ from gateway.conf import conf
 _AT_ONCE: Final = 2
 _LONGEST: Final = 20.0
 _LOW_PRIORITY: Final = 5
+_FOUND_BY: Final = ("PYTHONPATH", "LD_LIBRARY_PATH")  # which may lead to what is imported
 _ROOT: Final = Path(inspection.__file__).parent.parent
 #: The windows that are offered, as `?since=` names them. Any other that `--since` takes may stand there too.
 WINDOWS: Final[Mapping[str, str]] = {"15m": "15 min", "1h": "1 h", "6h": "6 h", "24h": "24 h", "all": "all"}
@@ -77,13 +80,22 @@ async def asked(verb: str, *options: str, words: Sequence[str] = ()) -> Found:
 
 
 async def _run(*arguments: str) -> Found:
+    """Ask, in a process whose copies of the log are removed here: it may be killed before it can do so."""
+    folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="tributary-console-")
+    try:
+        return await _said(folder, *arguments)
+    finally:
+        await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+
+
+async def _said(folder: str, *arguments: str) -> Found:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "inspection", *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=_ROOT,
-        env={"TZ": "UTC"},
+        env={"TZ": "UTC", "TMPDIR": folder, **{name: os.environ[name] for name in _FOUND_BY if name in os.environ}},
     )
     try:
         with suppress(OSError):

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.log.lines import LEVELS, Lines, lines
+from gateway.log.lines import LEVELS, Apart, Lines, lines
 from gateway.log.observers import observers
 from gateway.log.render import HEAD, line, mask, render
 from upstreams import Attempt, Fault
@@ -25,7 +25,7 @@ _LONGEST_PATH: Final = 2048
 class _Catalogue(structlog.BoundLoggerBase):
     """structlog's logger for this module: takes an event's fields as one dict, for keywords are copied three times."""
 
-    _logger: Lines
+    _logger: Lines | Apart
 
     def step(self, level: str, event: str, fields: dict[str, Any]) -> None:
         if observers.all:
@@ -55,6 +55,7 @@ class _Wide(_Catalogue):
 
 
 _log: Final = _Catalogue(lines, [], {})
+_apart: Final = _Catalogue(Apart(), [], {})
 _wide: Final = _Wide(lines, [], {})
 _others: Final = _Others(lines, [structlog.contextvars.merge_contextvars, mask, render], {})
 
@@ -147,12 +148,12 @@ def breaker_changed(upstream: str, former: str, state: str, reason: str, time: f
     fields: dict[str, Any] = {"upstream": upstream, "from": former, "to": state, "reason": reason}
     if time is not None:
         fields["open_ms"] = _ms(time)
-    _log.step("warning" if state == "open" else "info", "breaker.changed", fields)
+    _apart.step("warning" if state == "open" else "info", "breaker.changed", fields)
 
 
 def host_ejected(upstream: str, host: str, reason: str, time: float) -> None:
     """One of an upstream's hosts is left out for a while."""
-    _log.step(
+    _apart.step(
         "warning",
         "host.ejected",
         {"upstream": upstream, "server.address": host, "reason": reason, "out_ms": _ms(time)},
@@ -192,7 +193,7 @@ def console_acted(*, level: str, action: str, address: str, upstream: str | None
     fields = {"action": action, "client.address": address}
     if upstream is not None:
         fields |= {"upstream": upstream, "to": to or "auto"}
-    _log.step(level, "console.acted", fields)
+    _apart.step(level, "console.acted", fields)
 
 
 def log_recorded(*, level: str, fields: Mapping[str, Any]) -> None:

@@ -34,6 +34,19 @@ class Lines:
     msg = info
 
 
+class Apart:
+    """The logger for lines that are not a request's own, though one may have led to them: they are not held back."""
+
+    def put(self, _: str, line: bytes) -> None:
+        """Pass a line on."""
+        writer.put(line)
+
+    @property
+    def level(self) -> int:
+        """The least that is taken: that of all lines."""
+        return lines.level
+
+
 class Holding:
     """Whether the steps of a request are held back until it is known to have had a problem (LOG_STEPS=problems)."""
 

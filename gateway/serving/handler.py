@@ -31,9 +31,10 @@ from django.utils.module_loading import import_string
 from gateway.answering.answer import Problem
 from gateway.answering.problems import problem_of, problem_response
 from gateway.conf import conf
+from gateway.console.place import is_console
 from gateway.middleware import Edge
 from gateway.serving.admission import OVERLOADED, Admission
-from gateway.serving.health import deliver
+from gateway.serving.health import Short, deliver
 from gateway.serving.visit import visit_of
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -43,6 +44,12 @@ GetResponse = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 _EDGE: Final = "gateway.middleware.Edge"
 _BEFORE_LOOKING: Final = 0.05  # seconds
 _LONGEST_CONTENT_TYPE: Final = 1024  # bytes
+_MOST_FOR_CONSOLE: Final = 64 * 1024  # bytes; its forms are small
+_TOO_LARGE: Final = Short(
+    413,
+    b'{"type":"about:blank","title":"Content Too Large","status":413}',
+    "application/problem+json",
+)
 #: As the signal keeps it: a reference equals another to the same function, and no receiver that is kept itself.
 _DJANGOS_OWN: Final = weakref.ref(reset_urlconf)
 
@@ -57,7 +64,7 @@ class Handler(ASGIHandler):
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         if not _is_page(scope):
-            await super().__call__(scope, receive, send)
+            await self._handle_view(scope, receive, send)
             return
         admission: Admission | None = (scope.get("state") or {}).get("admission")
         if admission is None or admission.at_once() or await _waited(admission, scope):
@@ -91,6 +98,19 @@ class Handler(ASGIHandler):
         headers += [(b"Set-Cookie", cookie.OutputString().encode("ascii")) for cookie in response.cookies.values()]
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": response.content})
+
+    async def _handle_view(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Have Django's stock handler answer, whose own bounds hold; before the console's door there are none."""
+        if is_console(scope["path"]):
+            try:
+                body = await _body(receive, _MOST_FOR_CONSOLE)
+            except RequestAborted:
+                return
+            if len(content := body.read()) > _MOST_FOR_CONSOLE:
+                await deliver(_TOO_LARGE, scope, send)
+                return
+            receive = _replayed(content, receive)
+        await super().__call__(scope, receive, send)
 
     async def _handle_page(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         try:
@@ -224,6 +244,16 @@ async def _body(receive: Receive, most: int) -> IO[bytes]:
         more = message.get("more_body", False)
     body.seek(0)
     return body
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Return what gives a body that has been read already, and then what else comes."""
+    read = [{"type": "http.request", "body": body}]
+
+    async def again() -> Mapping[str, Any]:
+        return read.pop() if read else await receive()
+
+    return again
 
 
 def _check_content_type(scope: Mapping[str, Any]) -> None:

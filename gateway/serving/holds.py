@@ -69,6 +69,7 @@ def hold(directory: Path, upstream: str, held: Hold | None) -> None:
     """
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / f".{_FILE}.lock").open("w") as lock:
+        _leave_to(directory, lock.fileno())
         fcntl.flock(lock, fcntl.LOCK_EX)
         found: dict[str, Hold] = {}
         with suppress(msgspec.DecodeError):
@@ -132,6 +133,13 @@ class _Following:
                 self._fleet.force(upstream, _STATES[held.state], f"by {held.by}", held.left)
 
 
+def _leave_to(directory: Path, descriptor: int) -> None:
+    """Give what root has written to whom the folder belongs to: the workers read and write there too."""
+    if os.geteuid() == 0:
+        owner = directory.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
 def _replace(path: Path, content: bytes) -> None:
     """Write a file whole, or not at all."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -139,6 +147,7 @@ def _replace(path: Path, content: bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             os.fchmod(file.fileno(), _MODE)
+            _leave_to(path.parent, file.fileno())
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

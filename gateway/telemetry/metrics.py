@@ -127,7 +127,10 @@ class Metrics:
             bury(Path(self._directory))
             registry = CollectorRegistry()
             MultiProcessCollector(registry, self._directory)
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except Exception:  # noqa: BLE001 - it takes some versions for numbers that are none
+            encode, content_type = choose_encoder("")
         return content_type, encode(registry)
 
     def close(self) -> None:

@@ -192,7 +192,10 @@ def _latest(path: Path) -> bytes:
 
 
 def _shifted(timestamp: str, by: timedelta) -> bytes:
-    return stamp(datetime.fromisoformat(timestamp) + by).encode()
+    try:
+        return stamp(datetime.fromisoformat(timestamp) + by).encode()
+    except OverflowError:  # at the beginning or the end of all time
+        return timestamp.encode()
 
 
 def _backwards(path: Path, asked: _Asked, count: int, ends: Mapping[int, int] | None) -> Iterator[tuple[bytes, bytes]]:

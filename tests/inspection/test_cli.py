@@ -41,6 +41,24 @@ def test_every_verb_has_help_of_its_own(logs: Logs, capsys: pytest.CaptureFixtur
     assert f"logs {verb}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("since", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:30Z"])
+def test_a_window_may_begin_with_all_time(logs: Logs, tmp_path: Path, since: str) -> None:
+    write(tmp_path / "gateway-1.ndjson", request(0))
+
+    assert "1 request " in logs("stats", "--since", since).out
+    assert logs("tail", "--since", since).out
+
+
+@pytest.mark.parametrize("value", ["/{everything}", "/{logs}"])
+def test_a_filter_may_ask_for_any_text(logs: Logs, tmp_path: Path, value: str) -> None:
+    write(tmp_path / "gateway-1.ndjson", request(0, url__path=value), request(1))
+
+    said = logs("stats", "--json", "-f", f"path={value}")
+
+    assert said.json["total"]["count"] == 1
+    assert said.err == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

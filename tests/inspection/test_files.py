@@ -164,6 +164,15 @@ def test_a_file_that_rotation_renames_meanwhile_is_read_under_its_new_name(tmp_p
     assert [row["seq"] for row in logs.rows("SELECT seq FROM {logs} ORDER BY seq")] == list(range(20))
 
 
+def test_a_file_that_rotation_renames_and_begins_anew_meanwhile_is_read_under_both_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "gateway-7.ndjson", *LINES)
+    logs = Logs([path], Fields())
+    path.rename(tmp_path / "gateway-7-20260504T090019.000000Z.ndjson")
+    write(path, line("x", seq=20))
+
+    assert [row["seq"] for row in logs.rows("SELECT seq FROM {logs} ORDER BY seq")] == list(range(21))
+
+
 def test_a_file_that_is_gone_for_good_takes_nothing_else_with_it(tmp_path: Path) -> None:
     path, other = write(tmp_path / "gateway-7.ndjson", *LINES), write(tmp_path / "gateway-8.ndjson", *LINES)
     logs = Logs([path, other], Fields())

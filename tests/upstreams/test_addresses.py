@@ -41,6 +41,8 @@ def test_other_addresses_are_not(address: str) -> None:
     "address",
     [
         f"::ffff:{METADATA >> 16:x}:{METADATA & 0xFFFF:x}", "::ffff:169.254.169.254", "::169.254.169.254",
+        "::ffff:0:169.254.169.254",
+        "64:ff9b:1:0:a9:fea9:fe00:0", "64:ff9b:1:a9:fe:a9fe:0:0", "64:ff9b:1:a9fe:a9:fe00::",
         "64:ff9b::169.254.169.254", "64:ff9b:1::169.254.169.254", "64:ff9b:1:2:3:4:a9fe:a9fe",
         "2002:a9fe:a9fe::1", "2001:0:808:808:0:fbff:5601:5601", "2001:0:a9fe:a9fe::1",
     ],

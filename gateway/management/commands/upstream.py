@@ -18,6 +18,7 @@ from gateway.serving.holds import Hold, hold, holds
 from inspection.fault import Unanswerable
 from inspection.times import seconds
 
+_LONGEST: Final = 366 * 86400.0
 _HELD: Final[dict[str, Literal["open", "closed"]]] = {"open": "open", "close": "closed"}
 
 
@@ -76,8 +77,14 @@ def _length(left: float) -> str:
 def _hold(action: str, length: str | None) -> Hold | None:
     if action not in _HELD:
         return None
-    until = time.time() + seconds(length) if length else None
+    until = time.time() + _bounded(seconds(length)) if length else None
     return Hold(_HELD[action], f"{getpass.getuser()} at a terminal", until)
+
+
+def _bounded(length: float) -> float:
+    if length > _LONGEST:
+        raise CommandError("--for is a year at most; without it there is no end")
+    return length
 
 
 def _directory() -> Path:

@@ -65,6 +65,8 @@ def test_without_an_action_it_says_what_is_held(ask: Ask, tmp_path: Path) -> Non
         (["usrs", "--open"], "no upstream is called 'usrs'; did you mean users?"),
         (["x", "--open"], "no upstream is called 'x'; UPSTREAMS has users, orders"),
         (["users", "--open", "--for", "soon"], "'soon' is no length of time; write it as 90s, 30m or 2h"),
+        (["users", "--open", "--for", "367d"], "--for is a year at most; without it there is no end"),
+        (["users", "--open", "--for", f"{'9' * 400}d"], "--for is a year at most; without it there is no end"),
         (["users", "--open", "--for", "-5m"], "expected one argument"),
         (["users", "--auto", "--for", "5m"], "--for says how long to hold it: it goes with --open or --close"),
         (["users", "--open", "--close"], "not allowed with argument"),

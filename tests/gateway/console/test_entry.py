@@ -168,6 +168,25 @@ async def test_guessing_locks_an_address_out_and_says_for_how_long(log: Log) -> 
     assert [event["action"] for event in log.events("console.acted")] == ["refused"] * 6 + ["locked_out"] * 2
 
 
+async def test_images_on_another_sites_page_guess_for_nobody(log: Log) -> None:
+    with console() as client:
+        for _ in range(7):
+            await client.get(f"/ops/door?token={WRONG}", headers={"Sec-Fetch-Dest": "image"})
+        assert (await client.get(f"/ops/door?token={TOKEN}", headers={"Sec-Fetch-Dest": "image"})).status_code == 200
+        followed = await client.get(f"/ops/door?token={TOKEN}", headers={"Sec-Fetch-Dest": "document"})
+    assert followed.status_code == 302
+    assert [event["action"] for event in log.events("console.acted")] == ["entered"]
+
+
+@pytest.mark.parametrize("path", ["door", "leave", "upstreams/shop/hold"])
+async def test_nobody_sends_the_console_more_than_its_forms(path: str, client: aiohttp.ClientSession) -> None:
+    async with gateway(CONSOLE, {}, OPS_TOKEN=TOKEN) as base:
+        async with client.post(f"{base}/ops/{path}", data=b"a" * 65_537) as answer:
+            assert (answer.status, answer.content_type) == (413, "application/problem+json")
+        async with client.post(f"{base}/ops/{path}", data=b"a" * 65_536) as answer:
+            assert answer.status == 403  # no token against forgery
+
+
 async def test_who_is_in_stays_in_while_the_address_is_locked_out() -> None:
     async with operator() as client:
         for _ in range(6):

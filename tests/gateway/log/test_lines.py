@@ -157,6 +157,14 @@ def in_a_request(work: Callable[[], None], *, healthy: bool = True) -> None:
     contextvars.copy_context().run(request)
 
 
+def test_what_is_not_a_requests_own_is_not_held_back_with_it(log: Log, problems: None) -> None:
+    """A breaker that closes does so in the healthy request of a probe, and would stay open for who reads the log."""
+    in_a_request(lambda: events.breaker_changed("shop", "half_open", "closed", "a probe succeeded", None))
+    in_a_request(lambda: events.console_acted(level="info", action="entered", address="127.0.0.1"))
+
+    assert [event["event"] for event in log.events()][:3] == ["breaker.changed", "merge.finished", "console.acted"]
+
+
 WARNINGS: dict[str, Callable[[], None]] = {
     "a record": lambda: logging.getLogger("mine").warning("careful"),
     "a record of an error": lambda: logging.getLogger("mine").error("broken"),

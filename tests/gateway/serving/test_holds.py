@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 
@@ -38,6 +39,16 @@ async def changed(log: Log, to: str) -> dict[str, object]:
     """Wait for a breaker's last change; returns its event."""
     await until(lambda: [event["to"] for event in log.events("breaker.changed")][-1:] == [to])
     return log.events("breaker.changed")[-1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_holds_is_left_to_whom_the_folder_belongs_to(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    hold(tmp_path, "shop", Hold("open", "root at a terminal"))
+
+    files = {path.name: path.stat() for path in tmp_path.iterdir()}
+    assert files.keys() == {"breakers.json", ".breakers.json.lock"}
+    assert {(file.st_uid, file.st_gid) for file in files.values()} == {(65534, 65534)}
 
 
 @pytest.mark.parametrize("breaker", [Breaker(), None])

@@ -331,6 +331,16 @@ def test_a_lost_log_line_is_counted_once_however_often_it_is_reported() -> None:
         counted.close()
 
 
+def test_a_version_that_is_none_is_answered_as_text() -> None:
+    counted = Metrics([])
+    try:
+        content_type, text = counted.render("application/openmetrics-text; version=abc")
+    finally:
+        counted.close()
+    assert content_type.startswith("text/plain")
+    assert b"tributary_" in text
+
+
 class TestWhoMayRead:
     async def test_nobody_where_they_are_not_switched_on(self, client: aiohttp.ClientSession) -> None:
         async with gateway(ROUTES, NOBODY) as base, client.get(f"{base}/metrics") as answer:
