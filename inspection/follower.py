@@ -35,9 +35,10 @@ class _State(NamedTuple):
 class _Source:
     """Live: one file, and how far it has been read. A plain one may grow; a `packed` one is read once."""
 
-    def __init__(self, file: IO[bytes] | None, state: _State, *, packed: bool = False) -> None:
+    def __init__(self, name: str, file: IO[bytes] | None, state: _State, *, packed: bool = False) -> None:
         self.file = file
         self.state = state
+        self._stem = name.removesuffix(_PLAIN)
         self.packed = packed
         self.farewells = 0
         self._begun = b""
@@ -63,6 +64,15 @@ class _Source:
             found = os.fstat(self.file.fileno())
             self.state = _State(found.st_size, found.st_mtime_ns)
         return self.state
+
+    def is_another(self, name: str) -> bool:
+        """Tell whether what has its inode is another file by now: it was not held open, and is gone.
+
+        Rotation lengthens a name, and nothing unpacks a file.
+        """
+        if self.packed:
+            return name.endswith(_PLAIN)
+        return self.file is None and name != self._stem + _PLAIN and not name.startswith(f"{self._stem}-")
 
     def close(self) -> None:
         if self.file is not None:
@@ -139,6 +149,7 @@ class Follower:
         for entry in self._entries():
             inode = entry.inode()
             present.add(inode)
+            self._forget_another(inode, entry.name)
             with suppress(OSError):
                 if inode not in self._sources and inode not in self._packed:
                     self._meet_new(entry)
@@ -147,6 +158,13 @@ class Follower:
         for inode in [inode for inode in self._sources if inode not in present]:
             self._take_leave(inode)
         self._packed &= present
+
+    def _forget_another(self, inode: int, name: str) -> None:
+        """Forget a file whose inode has been given to a new one."""
+        if name.endswith(_PLAIN):
+            self._packed.discard(inode)
+        if inode in self._sources and self._sources[inode].is_another(name):
+            self._sources.pop(inode).close()
 
     def _look_at(self, entry: os.DirEntry[str], source: _Source) -> None:
         """Wake a file that was written again, and let one sleep that was not."""
@@ -172,7 +190,7 @@ class Follower:
             return
         state = _State(found.st_size, found.st_mtime_ns)
         file = None if _is_old(state) else _opened(entry, None)
-        self._sources[found.st_ino] = _Source(file, state)
+        self._sources[found.st_ino] = _Source(entry.name, file, state)
 
     def _meet_new(self, entry: os.DirEntry[str]) -> None:
         """Read a file from its beginning, unless it is one of those that are known, in its other form."""
@@ -180,13 +198,14 @@ class Follower:
         if entry.name.endswith(_PLAIN):
             state = _State(found.st_size, found.st_mtime_ns)
             is_read = any(source.packed and _is_packed(state, source.state) for source in self._sources.values())
-            self._sources[found.st_ino] = _Source(_opened(entry, found.st_size if is_read else 0), state)
+            file = _opened(entry, found.st_size if is_read else 0)
+            self._sources[found.st_ino] = _Source(entry.name, file, state)
             return
         self._packed.add(found.st_ino)
         state = _State(_unpacked_size(entry), found.st_mtime_ns)
         if not any(_is_packed(source.looked_at(), state) for source in self._sources.values()):
-            file = cast("IO[bytes]", gzip.open(entry.path))  # noqa: SIM115 - the source closes it
-            self._sources[found.st_ino] = _Source(file, state, packed=True)
+            unpacked = cast("IO[bytes]", gzip.open(entry.path))  # noqa: SIM115 - the source closes it
+            self._sources[found.st_ino] = _Source(entry.name, unpacked, state, packed=True)
 
     def _entries(self) -> Iterator[os.DirEntry[str]]:
         with suppress(OSError), os.scandir(self._folder) as entries:

@@ -35,9 +35,11 @@ _TEXTS: Final = re.compile(
     r"|(?P<query>\?)[^\s\"'<>]++",
     re.IGNORECASE,
 )
-_PAIRS: Final = re.compile(r"(?<![\w-])([\w-]++)(?:[\"']\s*+[:=,]|\s*+[:=])\s*+b?(?=\S)")
+#: `password=x`, `"password": "x"`, also inside a JSON string, `password => x`, `<password>x`, `--password x`.
+_PAIRS: Final = re.compile(r"(?<![\w-])(?:([\w-]++)(?:\\*+[\"']\s*+[:=,]|\s*+[:=]>?|>)|(--[\w-]++)(?=\s))\s*+b?(?=\S)")
 _VALUE: Final = re.compile(
-    r"\[redacted\]|\"(?:[^\"\\]++|\\.)*+\"|'(?:[^'\\]++|\\.)*+'|[\"'][^\r\n]*+|[\[({][^\])}]*+|[^\s,;&\"')\]}]++",
+    r"\[redacted\]|(?P<quote>\\++[\"'])(?:(?!(?<!\\)(?P=quote))[^\r\n])*+(?P=quote)?"
+    r"|\"(?:[^\"\\]++|\\.)*+\"|'(?:[^'\\]++|\\.)*+'|[\"'][^\r\n]*+|[\[({][^\])}]*+|[^\s,;&\"')\]}]++",
     re.DOTALL,
 )
 _HEADER: Final = re.compile(r"\[redacted\]|\"[^\"\r\n]*+\"?|'[^'\r\n]*+'?|[^\r\n]++")
@@ -117,9 +119,10 @@ def _masked_pairs(text: str) -> Iterator[str]:
     """Yield the text in pieces, the values of secret names (`password=x`, `"token": "x"`, `Cookie: x`) masked."""
     end = 0
     for pair in _PAIRS.finditer(text):
-        if pair.start() < end or not _NAMES.search(pair[1]):
+        name = pair[1] or pair[2]
+        if pair.start() < end or not _NAMES.search(name):
             continue
-        value = (_HEADER if _HEADERS.search(pair[1]) else _VALUE).match(text, pair.end())
+        value = (_HEADER if _HEADERS.search(name) else _VALUE).match(text, pair.end())
         if value is not None:
             yield text[end : pair.end()]
             yield MASK

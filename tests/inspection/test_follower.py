@@ -153,6 +153,24 @@ def test_a_file_long_asleep_is_not_kept_open_and_read_on_when_it_wakes(tmp_path:
         assert follower.read() == [row(2)]
 
 
+@pytest.mark.parametrize("former", ["packed", "asleep"])
+def test_a_new_file_is_read_whole_that_has_the_inode_of_one_that_is_gone(tmp_path: Path, former: str) -> None:
+    """A file system gives a number out again at once; here, by writing the old file anew under another name."""
+    gone, new = tmp_path / "gateway-1.ndjson", tmp_path / "gateway-2.ndjson"
+    add(gone, 1, 2, 3)
+    os.utime(gone, (time.time() - 7200, time.time() - 7200))
+    if former == "packed":
+        gone = packed(gone)
+    with Follower(tmp_path) as follower:
+        assert follower.read() == []
+        gone.rename(new)
+        new.write_bytes(b"")
+        add(new, 4)
+        assert follower.read() == [row(4)]
+        add(new, 5)
+        assert follower.read() == [row(5)]
+
+
 def open_files() -> list[str]:
     return [str(link.resolve()) for link in Path("/proc/self/fd").iterdir()]
 
