@@ -73,8 +73,11 @@ class Protocol(HttpToolsProtocol):
                 self.logger.warning("Invalid HTTP request received.")
                 self._refuse(_INVALID)
             return
-        if self.scope is not None:
-            self._bound(len(data))
+        scope: Mapping[str, Any] | None = self.scope
+        if scope is None:
+            self._wait(self.timeout_keep_alive)
+        else:
+            self._bound(scope, len(data))
 
     def on_headers_complete(self) -> None:
         """Begin a request, or have it wait for those before it."""
@@ -131,9 +134,8 @@ class Protocol(HttpToolsProtocol):
         """Return the headers that tell how the latest request's body ends; none without a body."""
         return b"".join(b"%b: %b\r\n" % field for field in self.scope["headers"] if field[0] in _FRAMING)
 
-    def _bound(self, size: int) -> None:
+    def _bound(self, scope: Mapping[str, Any], size: int) -> None:
         """Set an end to what has come in part, in bytes and in time, after a piece of a size."""
-        scope: Mapping[str, Any] = self.scope
         if "method" not in scope:
             if scope is not self._begun:  # what it came with may be the body of a request before, but for a little
                 self._begun, self._until, self._beside = scope, self.loop.time() + _LONGEST_HEAD, 0
@@ -142,9 +144,9 @@ class Protocol(HttpToolsProtocol):
             self._wait(self._until - self.loop.time())
             if self._beside > _MOST_HEAD:
                 self._refuse(_TOO_LARGE)
-        elif self.cycle.more_body:
+        elif self.cycle.more_body or self.cycle.response_complete:
             self._beside += size
-            self._wait(_LONGEST_SILENCE)
+            self._wait(self.timeout_keep_alive if self.cycle.response_complete else _LONGEST_SILENCE)
             if self._beside > _MOST_AROUND:
                 self._refuse(_INVALID)
 

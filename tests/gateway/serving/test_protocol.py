@@ -206,10 +206,17 @@ async def test_requests_behind_a_request_are_answered_in_order_and_are_bounded(s
     assert answer.count(b"HTTP/1.1 404 ") == 64
 
 
-SILENT = [b"", b"GET /page HT", BEGUN, CHUNKED + b"\r\n", CHUNKED + b"\r\n5\r\n{"]
+SILENT = {
+    "nothing": b"",
+    "an empty line": b"\r\n",
+    "half a line": b"GET /page HT",
+    "half the headers": BEGUN,
+    "no body": CHUNKED + b"\r\n",
+    "half a body": CHUNKED + b"\r\n5\r\n{",
+}
 
 
-@pytest.mark.parametrize("said", SILENT, ids=["nothing", "half a line", "half the headers", "no body", "half a body"])
+@pytest.mark.parametrize("said", SILENT.values(), ids=SILENT)
 async def test_a_client_that_falls_silent_is_let_go(
     stub: StartStub, said: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +228,15 @@ async def test_a_client_that_falls_silent_is_let_go(
             writer.write(said)
             assert await reader.read() == b""
         assert asyncio.all_tasks() <= before
+
+
+async def test_an_empty_line_behind_an_answered_request_does_not_keep_its_connection(stub: StartStub) -> None:
+    server = (await stub("shop")).on("/item", {})
+    async with gateway(ROUTES, {"shop": server}, keep_alive=0.1) as base, client(base) as (reader, writer):
+        writer.write(BEGUN + b"\r\n")
+        await reader.readuntil(b'"errors":{}}')
+        writer.write(b"\r\n")
+        assert await reader.read() == b""
 
 
 async def test_headers_that_come_a_byte_at_a_time_have_an_end(stub: StartStub, monkeypatch: pytest.MonkeyPatch) -> None:
