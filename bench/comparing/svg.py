@@ -12,7 +12,7 @@ from bench.comparing.results import wrapped
 
 WIDTH = 440  # of the page it is shown in, a phone's has 340
 _MARGIN = 14
-_CAPTION = 77  # characters a line
+_CAPTION = 70  # characters a line
 _BAR_FROM, _BAR_TO = 170, 336
 _PLOT_FROM, _PLOT_TO, _PLOT_HEIGHT = 58, 424, 220
 _WIDE = 50  # times the least that make scales logarithmic
