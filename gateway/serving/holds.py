@@ -68,8 +68,7 @@ def hold(directory: Path, upstream: str, held: Hold | None) -> None:
     A file that cannot be read is written anew: what it said is lost.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / f".{_FILE}.lock").open("w") as lock:
-        _leave_to(directory, lock.fileno())
+    with os.fdopen(_lock(directory / f".{_FILE}.lock"), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found: dict[str, Hold] = {}
         with suppress(msgspec.DecodeError):
@@ -133,8 +132,18 @@ class _Following:
                 self._fleet.force(upstream, _STATES[held.state], f"by {held.by}", held.left)
 
 
+def _lock(path: Path) -> int:
+    """Open the file whose lock who writes must have. Raises OSError, also for a link: it could lead root anywhere."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+    except FileExistsError:
+        return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    _leave_to(path.parent, descriptor)
+    return descriptor
+
+
 def _leave_to(directory: Path, descriptor: int) -> None:
-    """Give what root has written to whom the folder belongs to: the workers read and write there too."""
+    """Give a file that root has just made to whom the folder belongs to: the workers read and write there too."""
     if os.geteuid() == 0:
         owner = directory.stat()
         os.fchown(descriptor, owner.st_uid, owner.st_gid)

@@ -51,6 +51,16 @@ def test_what_root_holds_is_left_to_whom_the_folder_belongs_to(tmp_path: Path) -
     assert {(file.st_uid, file.st_gid) for file in files.values()} == {(65534, 65534)}
 
 
+def test_a_link_in_place_of_the_lock_leads_nowhere(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("precious")
+    (tmp_path / ".breakers.json.lock").symlink_to(other)
+
+    with pytest.raises(OSError, match="symbolic links"):
+        hold(tmp_path, "shop", Hold("open", "ada at a terminal"))
+    assert other.read_text() == "precious"
+
+
 @pytest.mark.parametrize("breaker", [Breaker(), None])
 async def test_a_breaker_is_held_open_until_it_is_let_go(
     stub: StartStub, log: Log, tmp_path: Path, breaker: Breaker | None
