@@ -95,7 +95,7 @@ class Logs:
         """
         if not _is_select(self.connection, select):
             raise Unanswerable("only one SELECT is run here, such as SELECT event, count(*) FROM logs GROUP BY event")
-        timer = threading.Timer(seconds, self.connection.interrupt)
+        timer = threading.Timer(seconds, self._interrupt)
         timer.start()
         try:
             return self._fetched(lambda: select, limit, view=True)
@@ -104,6 +104,10 @@ class Logs:
         finally:
             timer.cancel()
             timer.join()
+
+    def _interrupt(self) -> None:
+        """Stop what runs, on the connection that there is by now."""
+        self.connection.interrupt()
 
     @property
     def lines(self) -> str:
@@ -183,6 +187,7 @@ class Logs:
                     table = _table(self.connection.execute(select()), limit)
                 if not self._sources.moved():
                     return table
+                self.connection = _connected(self._sources.paths)
             except duckdb.OutOfMemoryException:
                 raise Unanswerable(f"that needs more memory than {_MEMORY}; narrow it with --since or -f") from None
             except duckdb.InterruptException:

@@ -75,9 +75,12 @@ class Sources:
         return bool(broken)
 
     def moved(self) -> bool:
-        """Tell whether files have been set aside and begun anew since, and read them under both names from now on."""
+        """Tell whether files have been set aside and begun anew since, and read them under both names from now on.
+
+        Of one that is gone by now what was read is all there was.
+        """
         now = {path: _identity(path) for path, read in self._of.items() if read == path}
-        moved = [path for path, identity in now.items() if self._were.get(path, identity) != identity]
+        moved = [path for path, identity in now.items() if identity not in {None, self._were.get(path, identity)}]
         self._were |= now
         for path in moved:
             self._of |= {other: other for other in renamed(path) if other not in self._of}

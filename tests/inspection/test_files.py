@@ -171,6 +171,7 @@ def test_a_file_that_rotation_renames_and_begins_anew_meanwhile_is_read_under_bo
     write(path, line("x", seq=20))
 
     assert [row["seq"] for row in logs.rows("SELECT seq FROM {logs} ORDER BY seq")] == list(range(21))
+    assert {row["file"] for row in logs.rows("SELECT DISTINCT file FROM {logs}")} == set(map(str, tmp_path.iterdir()))
 
 
 def test_a_file_that_is_gone_for_good_takes_nothing_else_with_it(tmp_path: Path) -> None:
