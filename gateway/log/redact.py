@@ -36,7 +36,9 @@ _TEXTS: Final = re.compile(
     re.IGNORECASE,
 )
 #: `password=x`, `"password": "x"`, also inside a JSON string, `password => x`, `<password>x`, `--password x`.
-_PAIRS: Final = re.compile(r"(?<![\w-])(?:([\w-]++)(?:\\*+[\"']\s*+[:=,]|\s*+[:=]>?|>)|(--[\w-]++)(?=\s))\s*+b?(?=\S)")
+_PAIRS: Final = re.compile(
+    r"(?<![\w-])(?:([\w-]++)(?:\\*+[\"']\s*+[:=,]|\s*+[:=]>?|>(?!\s))|(--[\w-]++)(?=\s))\s*+b?(?=\S)"
+)
 _VALUE: Final = re.compile(
     r"\[redacted\]|(?P<quote>\\++[\"'])(?:(?!(?<!\\)(?P=quote))[^\r\n])*+(?P=quote)?"
     r"|\"(?:[^\"\\]++|\\.)*+\"|'(?:[^'\\]++|\\.)*+'|[\"'][^\r\n]*+|[\[({][^\])}]*+|[^\s,;&\"')\]}]++",

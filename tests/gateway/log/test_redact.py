@@ -77,6 +77,7 @@ def test_a_name_that_only_resembles_one_is_left_alone(name: str) -> None:
         (f"run --password {CANARY} --fast", f"run --password {MASK} --fast"),
         (f"<password>{CANARY}</password>", f"<password>{MASK}"),
         (f"password => {CANARY}", f"password => {MASK}"),
+        ("the <Session> is closed", "the <Session> is closed"),
         (f"it is {JWT}", f"it is {MASK}"),
         (JWT.partition(".")[0], MASK),
         ("key AKIAIOSFODNN7EXAMPLE ends", f"key {MASK} ends"),
