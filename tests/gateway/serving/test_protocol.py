@@ -71,18 +71,11 @@ async def test_headers_without_end_are_a_431_and_are_not_kept(stub: StartStub, b
     server = await stub("shop")
     async with gateway([path("page", Page.as_view())], {"shop": server}) as base, client(base) as (reader, writer):
         writer.write(begun)
-        sent = 0
-        answered = asyncio.create_task(reader.read())
-        while not answered.done() and sent < 100 * MOST:
-            writer.write(more)
-            sent += len(more)
-            await asyncio.wait([answered], timeout=0.01)
-        answer = await answered
+        answer = await refused(reader, writer, more)
 
     assert answer.startswith(b"HTTP/1.1 431 ")
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"content-length: %d" % len(body) in head
-    assert sent < 100 * MOST
 
 
 async def test_many_headers_in_many_requests_are_no_matter(stub: StartStub) -> None:
@@ -140,16 +133,9 @@ async def test_trailers_are_no_headers(stub: StartStub) -> None:
 async def test_trailers_without_end_are_refused_and_are_not_kept(stub: StartStub, more: bytes) -> None:
     async with gateway(ROUTES, {"shop": await stub("shop")}) as base, client(base) as (reader, writer):
         writer.write(CHUNKED + b"\r\n0\r\nX-")
-        sent = 0
-        answered = asyncio.create_task(reader.read())
-        while not answered.done() and sent < 100 * MOST:
-            writer.write(more)
-            sent += len(more)
-            await asyncio.wait([answered], timeout=0.01)
-        answer = await answered
+        answer = await refused(reader, writer, more)
 
     assert answer.startswith(b"HTTP/1.1 400 ")
-    assert sent < 100 * MOST
 
 
 @pytest.mark.parametrize("kind", [b"h2c", b"websocket"])
@@ -206,6 +192,19 @@ async def test_requests_behind_a_request_are_answered_in_order_and_are_bounded(s
     assert answer.count(b"HTTP/1.1 404 ") == 64
 
 
+async def test_a_body_that_is_to_come_behind_a_request_under_way_is_waited_for(stub: StartStub) -> None:
+    held = Gate({})
+    server = (await stub("shop")).on("/held", held)
+    async with gateway(ROUTES, {"shop": server}) as base, client(base) as (reader, writer):
+        writer.write(b"GET /held HTTP/1.1\r\nHost: shop\r\n\r\n" + SAYING + b'Content-Length: 14\r\n\r\n{"word"')
+        await held.arrived.wait()
+        await asked(base, b"/nowhere")
+        writer.write(b': "so"}')
+        held.open.set()
+        assert b'"item":{}' in await reader.readuntil(b'"errors":{}}')
+        assert b'"said":["so",null]' in await reader.readuntil(b'"errors":{}}')
+
+
 SILENT = {
     "nothing": b"",
     "an empty line": b"\r\n",
@@ -248,6 +247,17 @@ async def test_headers_that_come_a_byte_at_a_time_have_an_end(stub: StartStub, m
             writer.write(b"a")
             await asyncio.wait([ended], timeout=0.01)
         assert await ended == b""
+
+
+async def refused(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, more: bytes) -> bytes:
+    """Send ever more until an answer is there, and return it: what has been sent by then is bounded."""
+    answered, sent = asyncio.create_task(reader.read()), 0
+    while not answered.done() and sent < 100 * MOST:
+        writer.write(more)
+        sent += len(more)
+        await asyncio.wait([answered], timeout=0.01)
+    assert sent < 100 * MOST
+    return await answered
 
 
 async def asked(base: str, where: bytes) -> None:
