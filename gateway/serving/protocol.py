@@ -55,9 +55,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request that is being answered; uvicorn tells the one that came last."""
-        if self._running is not None and not self._running.response_complete:
-            self._running.disconnected = True
-            self._running.message_event.set()
+        self._abandon()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
 
@@ -102,7 +100,7 @@ class Protocol(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Let a client go that has been silent too long; one whose body we do not take is not."""
-        if self.flow.read_paused:
+        if self.flow.read_paused and not self._over:
             self._wait(_LONGEST_SILENCE)
         else:
             super().timeout_keep_alive_handler()
@@ -162,8 +160,25 @@ class Protocol(HttpToolsProtocol):
             cycle.keep_alive = False
             return
         if cycle is None or cycle.response_complete or (cycle is self._running and not cycle.response_started):
-            self.transport.write(answer)
-        self.transport.close()
+            self._say_last(answer)
+        else:
+            self.transport.close()
+
+    def _say_last(self, answer: bytes) -> None:
+        """End what is sent, and let the client end: to close on what it still sends would take the answer from it."""
+        self._abandon()
+        self.transport.write(answer)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._wait(self.timeout_keep_alive)
+        else:
+            self.transport.close()
+
+    def _abandon(self) -> None:
+        """Have the request that is being answered see that nobody waits for its answer."""
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
 
 
 class _Flow(FlowControl):
