@@ -66,7 +66,7 @@ class Protocol(ResponseHandler):
         self.addressed = True
         self.arrivals = select.poll()
         self.until = time.monotonic() + _LONGEST_LIFE
-        self._used = False
+        self._head_only: bool | None = None  # of its latest request; None before the first
         self._early = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -77,12 +77,15 @@ class Protocol(ResponseHandler):
     def send(self, trip: Trip, head: bytes, body: bytes | None, *, head_only: bool) -> None:
         """Take a trip aboard and send its request; of an answer to HEAD there is the head only."""
         trip.sent = True
-        trip.conn = "reused" if self._used else "new"
+        trip.conn = "new" if self._head_only is None else "reused"
         trip.answered = not self.addressed
         self.trip = trip
-        self._used = True
         self._early = 0
-        self.set_response_params(timer=_NO_TIMER, skip_payload=head_only, read_until_eof=True, auto_decompress=False)
+        if head_only is not self._head_only:  # its parser reads one answer after another, all of one kind
+            self._head_only = head_only
+            self.set_response_params(
+                timer=_NO_TIMER, skip_payload=head_only, read_until_eof=True, auto_decompress=False
+            )
         transport = self.transport
         if transport is None or transport.is_closing():
             raise aiohttp.ClientConnectionResetError("the connection has been closed")
@@ -120,6 +123,11 @@ class Protocol(ResponseHandler):
         if exc is not None and self.trip is not None and _has_unread(self.transport):
             self.trip.answered = True
         super().connection_lost(exc)
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's own
+        """Read on, unless the answer is here as a whole: nothing can have been held up since."""
+        if self.trip is not None:
+            super().resume_reading(resume_parser)
 
     def feed_data(self, data: tuple[RawResponseMessage, aiohttp.StreamReader], size: int = 0) -> None:
         """Take an answer's head from the parser; too many informational ones are no HTTP."""
