@@ -225,7 +225,7 @@ class _Begun:
                 return len(lines)
         lost = len(lines)
         for piece in _pieces(lines, most):
-            data = b"".join(piece)
+            data = b"\n".join([*piece, b""])
             written = _write(descriptor, data)
             if written < len(data):
                 return lost - self._kept(piece, written)
@@ -235,22 +235,25 @@ class _Begun:
     def _kept(self, piece: list[bytes], written: int) -> int:
         """Count the lines that were written or, the last of them, begun; at least a byte of them was not."""
         kept = 0
-        while written >= len(piece[kept]):
-            written -= len(piece[kept])
+        while written > len(piece[kept]):
+            written -= len(piece[kept]) + 1
             kept += 1
-        self.rest = piece[kept][written:] if written else b""
+        self.rest = piece[kept][written:] + b"\n" if written else b""
         return kept + bool(written)
 
 
 def _pieces(lines: list[bytes], most: int) -> Iterator[list[bytes]]:
-    """Put lines, with their ends, together as long as they fit."""
+    """Put lines together as long as they fit, with their ends."""
+    if sum(map(len, lines)) + len(lines) <= most:
+        yield lines
+        return
     piece: list[bytes] = []
     size = 0
     for line in lines:
         if piece and size + len(line) >= most:
             yield piece
             piece, size = [], 0
-        piece.append(line + b"\n")
+        piece.append(line)
         size += len(line) + 1
     if piece:
         yield piece

@@ -26,7 +26,7 @@ from gateway.log.count import Tally, pack
 from gateway.log.observers import observers
 
 _QUEUE_BYTES: Final = 8 * 1024 * 1024
-_BATCH_BYTES: Final = 64 * 1024
+_BATCH_LINES: Final = 128
 _GATHERING_TIME: Final = 0.02
 _FLUSH_TIME: Final = 2.0
 _REPORT_EVERY: Final = 1.0
@@ -256,16 +256,12 @@ class Queue:
         self._rung = False
 
     def _take(self) -> list[bytes]:
-        """Take lines off the queue, about 64 KiB of them.
+        """Take some lines off the queue.
 
         The size is kept without a lock: where threads log at once it may be a little off, until the queue is empty.
         """
-        batch: list[bytes] = []
-        size = 0
-        while self._lines and size < _BATCH_BYTES:
-            batch.append(self._lines.popleft())
-            size += len(batch[-1])
-        self._size = self._size - size if self._lines else 0
+        batch = [self._lines.popleft() for _ in range(min(len(self._lines), _BATCH_LINES))]
+        self._size = self._size - sum(map(len, batch)) if self._lines else 0
         return batch
 
     def _deliver(self, lines: list[bytes]) -> int:

@@ -167,16 +167,13 @@ def headers_of(request: HttpRequest) -> dict[str, str]:
     scope = getattr(request, "scope", None)
     if scope is None:
         return {name.lower(): value for name, value in request.headers.items()}
-    headers: dict[str, str] = {}
-    repeated: dict[str, list[str]] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        if name in headers:
-            repeated.setdefault(name, [headers[name]]).append(value)
-        else:
-            headers[name] = value
-    for name, values in repeated.items():
-        headers[name] = ",".join(values)
+    fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+    headers = dict(fields)
+    if len(headers) < len(fields):
+        repeated: dict[str, list[str]] = {}
+        for name, value in fields:
+            repeated.setdefault(name, []).append(value)
+        headers = {name: ",".join(values) for name, values in repeated.items()}
     return headers
 
 
