@@ -46,6 +46,9 @@ class Breaking(Protocol):
     def record(self, permit: int, *, failed: bool | None, duration: float) -> None:
         """Tell what came of the attempt and how long it took; None for neither, as when it was cancelled."""
 
+    def refuses(self) -> bool:
+        """Tell whether it is open, or held so: a permit is not worth waiting for."""
+
     def wait(self) -> float:
         """Return how many seconds it will be open yet; 0 when it is not."""
 
@@ -120,6 +123,10 @@ class CircuitBreaker:
             window.add(self._clock(), failed=failed, slow=slow)
             if window.failed or window.slow:
                 self._judge()
+
+    def refuses(self) -> bool:
+        """Tell whether it is held open, or has been open for less than its time."""
+        return self._forced is State.OPEN or self.wait() > 0
 
     def wait(self) -> float:
         """Return how many seconds it will be open yet; 0 when it is not."""
@@ -200,6 +207,10 @@ class AlwaysClosed:
 
     def record(self, permit: int, *, failed: bool | None, duration: float) -> None:
         """Count nothing."""
+
+    def refuses(self) -> bool:
+        """Tell whether it is held open."""
+        return self._state is State.OPEN
 
     def wait(self) -> float:
         """Return 0: nobody knows how long it is held open."""

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 class Client:
     """Speaks to one upstream: `send` is all there is to it. Live: prints what it is busy with.
 
-    A call goes down through `_share` (or `_write`), `_run` for its retries, `_turn` for a hedge, `_try` for the free
+    A call goes down through `_share` if it is a read, `_run` for its retries, `_turn` for a hedge, `_try` for the free
     repeat, `_admitted` for the guards, and `_attempt` for the wire; `_outlive` stands between the last two for a write.
     """
 
@@ -50,7 +50,7 @@ class Client:
         self._forward = tuple(name.lower() for name in upstream.forward_headers)
         self._headers = {host: _headers(host, upstream, via) for host in self.guards.hosts.all}
         self._outliving: set[asyncio.Task[Attempt]] = set()
-        self._writes = 0
+        self._writes = 0  # how often one has ended, or its page: no read shares an answer from before the latest
 
     def __repr__(self) -> str:
         """Show the live state: the protections, calls under way, and writes that outlived their page."""
@@ -58,7 +58,7 @@ class Client:
 
     async def send(self, call: Call) -> Outcome:
         """Make a call and return its outcome: whatever an upstream does is in it, and only cancellation is raised."""
-        attempt = await (self._share(call) if call.request.safe else self._write(call))
+        attempt = await (self._share(call) if call.request.safe else self._run(call))
         waits = attempt.fault is Fault.DESTINATION_UNAVAILABLE
         return Outcome(
             upstream=self.name,
@@ -79,13 +79,6 @@ class Client:
                 await asyncio.wait(self._outliving)
         finally:
             await self._connector.close()
-
-    async def _write(self, call: Call) -> Attempt:
-        """Make a write, after which no read shares the answer of one that began before it."""
-        try:
-            return await self._run(call)
-        finally:
-            self._writes += 1
 
     async def _share(self, call: Call) -> Attempt:
         """Take the answer of an identical call that is under way, or make the call so that others can."""
@@ -308,8 +301,7 @@ class Client:
         """Wait for a write until the deadline; past that, or past cancellation, one that was sent runs on."""
         task = asyncio.create_task(self._attempt(call, admitted, trip, kind))
         self._outliving.add(task)
-        task.add_done_callback(self._outliving.discard)
-        task.add_done_callback(lambda ended: admitted.give_back(None if ended.cancelled() else ended.result()))
+        task.add_done_callback(lambda ended: self._end_write(ended, admitted))
         try:
             async with asyncio.timeout_at(call.deadline.at):
                 return await asyncio.shield(task)
@@ -318,8 +310,15 @@ class Client:
                 return task.result()
             return self._unsent(call, Fault.DEADLINE_EXCEEDED, _OUTLIVING if trip.sent else None)
         finally:
+            self._writes += 1
             if not trip.sent:
                 task.cancel()
+
+    def _end_write(self, task: asyncio.Task[Attempt], admitted: Pass) -> None:
+        """Take note that an attempt at a write has ended, which may be long after its page."""
+        self._outliving.discard(task)
+        self._writes += 1
+        admitted.give_back(None if task.cancelled() else task.result())
 
 
 def _headers(host: Host, upstream: Upstream, via: str) -> CIMultiDict[str]:

@@ -119,10 +119,28 @@ class Protocol(ResponseHandler):
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Take note of the end."""
-        if exc is not None and self.trip is not None and _has_unread(self.transport):
-            self.trip.answered = True
+        """Take note of the end: one in good order may be that of a body, a break is not."""
+        if exc is not None:
+            if self.trip is not None and _has_unread(self.transport):
+                self.trip.answered = True
+            self._break_off(aiohttp.ClientPayloadError("the connection broke"))
         super().connection_lost(exc)
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """Fail the exchange. aiohttp tells who waits for a head, and not who reads a body."""
+        super().set_exception(exc, *cause)
+        self._break_off(exc)
+
+    def _break_off(self, error: BaseException) -> None:
+        """Let a body that is under way end with an error."""
+        payload = self._payload
+        if payload is not None and not payload.is_eof() and payload.exception() is None:
+            payload.set_exception(error)
+
+    def abort(self) -> None:
+        """Close at once: in good order it would be once all that was to be sent has been taken, if it ever is."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's own
         """Read on, unless the answer is here as a whole: nothing can have been held up since."""

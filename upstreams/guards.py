@@ -69,7 +69,7 @@ class Guards:
     async def admit(self, until: float, avoid: Host | None, link: str | None = None) -> Pass | Fault:
         """Let an attempt through by `until` (on the loop's clock), or say why not. A `link` may name its host."""
         if not self.bulkhead.enter_at_once():
-            if self.breaker.wait() > 0:
+            if self.breaker.refuses():
                 return Fault.DESTINATION_UNAVAILABLE
             if not await self.bulkhead.enter(until):
                 return Fault.CONNECTION_LIMIT_REACHED

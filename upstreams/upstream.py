@@ -10,10 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from yarl import URL
+
 from upstreams.policy import Breaker, Budget, Ejection, Hedge, Retry, is_count, is_flag, is_number, status_faults
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _URL = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/\[\]]|%[0-9A-Fa-f]{2})*")
+_LONGEST_NAME = 253  # characters, of which a part has 63 (RFC 1035 section 2.3.4)
+_LONGEST_LABEL = 63
 _USERINFO = re.compile(r"^([a-z][a-z0-9+.-]*://)?.*@", re.IGNORECASE | re.DOTALL)
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 #: Headers that belong to one connection, or that Tributary writes itself.
@@ -189,6 +193,8 @@ def _url_fault(url: str) -> str | None:  # noqa: PLR0911 - one line a fault
         return "must start with http:// or https://"
     if not parts.hostname:
         return "names no host"
+    if not _is_host(parts.hostname):
+        return "names a host that there cannot be"
     if port == 0:
         return "has port 0"
     if parts.username is not None or parts.password is not None:
@@ -199,7 +205,28 @@ def _url_fault(url: str) -> str | None:  # noqa: PLR0911 - one line a fault
         return "has a character that must be percent-encoded"
     if {"", ".", ".."}.intersection(unquote(segment) for segment in parts.path.split("/")[1:]):
         return "must hold no empty, . or .. segment"
-    return None
+    return None if _is_readable(url) else "cannot be parsed"
+
+
+def _is_readable(url: str) -> bool:
+    """Tell whether aiohttp's own parser of URLs takes it too."""
+    try:
+        URL(url, encoded=True)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_host(host: str) -> bool:
+    """Tell whether a host is an address, or a name whose parts have 1 to 63 characters, the last not digits alone."""
+    *_, last = labels = host.removesuffix(".").split(".")
+    if ":" in host or last.isdigit():
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return True
+    return len(host) <= _LONGEST_NAME and all(0 < len(label) <= _LONGEST_LABEL for label in labels)
 
 
 def _without_secrets(url: str) -> str:
@@ -245,6 +272,9 @@ def _network_faults(networks: object) -> Iterator[str]:
         yield f"forbidden_networks must be a tuple of networks, not {networks!r}"
         return
     for network in networks:
+        if not isinstance(network, str):  # ip_network would take a number for an address
+            yield f"forbidden_networks: {network!r} is no text"
+            continue
         try:
             ipaddress.ip_network(network)
         except ValueError as error:

@@ -197,6 +197,8 @@ def _json_parser(type_: Any) -> Callable[[bytes], Any]:
             raise Unreadable(Fault.BODY_MALFORMED, "not UTF-8") from None
         except msgspec.DecodeError as error:
             raise Unreadable(Fault.BODY_MALFORMED, str(error)) from None
+        except Exception as error:  # a type's own: msgspec knows only what ValueError and TypeError mean
+            raise Unreadable(Fault.BODY_MISMATCH, f"its type raised {type(error).__name__}") from error
 
     return read
 

@@ -5,6 +5,7 @@ It follows no redirect.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import re
 import socket
@@ -27,6 +28,8 @@ from upstreams.request import InvalidParameter
 from upstreams.values import Unreadable
 
 _STATUS_LINE: Final = range(FIRST_STATUS, 600)
+_NO_CONTENT: Final = 204
+_LONGEST_READ_OFF: Final = 0.1  # seconds that an unwanted body is waited for; a new connection costs less
 _MEDIA_TYPE: Final = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}", re.ASCII)
 _CHARSET: Final = re.compile(r'(?:^|;)\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})  # whose body's length is told though there is none
@@ -69,17 +72,28 @@ async def exchange(
         message, payload = await protocol.answer()
         status = trip.status = message.code
         fields = message.headers
-        if status not in _STATUS_LINE or fields.get("Transfer-Encoding", "chunked").lower() != "chunked":
+        if status not in _STATUS_LINE or ("Transfer-Encoding" in fields and not _is_chunked(fields)):
             raise ProtocolError  # of a coding that it does not know, aiohttp passes on the text as if it were the body
-        useful = status < 300 and method != "HEAD"
+        useful = status < 300 and status != _NO_CONTENT and method != "HEAD"
         content = await (_read(fields, payload, limit) if useful else _read_off(payload, limit))
-        ended = payload.is_eof() and not (body and protocol.is_sending())
+        more_comes = status == _NO_CONTENT and _has_body(fields)
+        ended = payload.is_eof() and not more_comes and not (body and protocol.is_sending())
         return Answer(status, fields, *_media_type(fields.get("Content-Type", "")), content)
     finally:
         if ended:
             connection.release()
         else:
+            protocol.abort()
             connection.close()
+
+
+def _is_chunked(fields: CIMultiDictProxy[str]) -> bool:
+    return ", ".join(fields.getall("Transfer-Encoding")).lower() == "chunked"
+
+
+def _has_body(fields: CIMultiDictProxy[str]) -> bool:
+    """Tell whether headers announce a body, which a status may forbid: it may come all the same."""
+    return "Transfer-Encoding" in fields or fields.get("Content-Length", "0") != "0"
 
 
 class ProtocolError(Exception):
@@ -100,7 +114,7 @@ def _media_type(value: str) -> tuple[str, str | None]:
 
 async def _read(headers: CIMultiDictProxy[str], payload: aiohttp.StreamReader, limit: int) -> bytes:
     length = headers.get("Content-Length")
-    if length is not None and int(length) > limit:
+    if length is not None and int(length.lstrip("0") or "0") > limit:  # of many digits, all but 20 are zeros
         raise BodyTooLarge
     if "Content-Encoding" not in headers:
         if length is None:
@@ -118,9 +132,13 @@ async def _read(headers: CIMultiDictProxy[str], payload: aiohttp.StreamReader, l
 
 
 async def _read_off(payload: aiohttp.StreamReader, limit: int) -> bytes:
-    """Read a body that nobody wants, so that its connection can be used again; a broken one costs no more than that."""
-    with suppress(BodyTooLarge, aiohttp.ClientError, OSError):
-        return await _read_through(bytes, payload, limit)
+    """Read a body that nobody wants, so that its connection can be used again.
+
+    One that is broken or slow costs no more than that.
+    """
+    with suppress(BodyTooLarge, aiohttp.ClientError, HttpProcessingError, OSError):
+        async with asyncio.timeout(_LONGEST_READ_OFF):
+            return await _read_through(bytes, payload, limit)
     return b""
 
 

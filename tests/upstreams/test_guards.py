@@ -199,6 +199,18 @@ class TestBreaker:
 
         assert len(server.received) == 1
 
+    @pytest.mark.parametrize("breaker", [Breaker(), None])
+    async def test_held_open_it_has_nobody_wait_for_a_permit(self, stub: StartStub, breaker: Breaker | None) -> None:
+        server, gate = await stub("service"), Gate({})
+        server.on("/", gate)
+        async with asking(Upstream(server.url, max_concurrency=1, breaker=breaker)) as one:
+            first = asyncio.create_task(one.ask(GET("/")))
+            await gate.arrived.wait()
+            one.client.guards.breaker.force(State.OPEN)
+            assert (await one.ask(GET("/"))).fault is Fault.DESTINATION_UNAVAILABLE
+            gate.open.set()
+            assert (await first).ok
+
     async def test_an_upstream_without_one_is_asked_for_ever_but_can_be_forced_open(self, stub: StartStub) -> None:
         server = (await stub("service")).on("/", BROKEN)
         async with asking(Upstream(server.url, breaker=None)) as one:

@@ -58,6 +58,28 @@ async def test_each_reads_the_answer_as_its_own_type_into_a_value_of_its_own(stu
     assert len(server.received) == 1
 
 
+class Choosy(msgspec.Struct):
+    id: int
+
+    def __post_init__(self) -> None:
+        raise LookupError(self.id)
+
+
+async def test_a_type_that_raises_is_a_fault_for_leader_and_followers_alike(stub: StartStub) -> None:
+    server, gate = await stub("service"), Gate({"id": 7})
+    server.on("/", gate)
+    async with asking(Upstream(server.url)) as one:
+        page = inbound()
+        asked = [asyncio.create_task(one.ask(GET("/"), Choosy, of=page)) for _ in range(2)]
+        await gate.arrived.wait()
+        gate.open.set()
+        outcomes = await asyncio.gather(*asked)
+
+    assert {(outcome.fault, outcome.detail) for outcome in outcomes} == {
+        (Fault.BODY_MISMATCH, "its type raised LookupError")
+    }
+
+
 async def test_an_answer_that_the_leader_cannot_use_may_be_of_use_to_others(stub: StartStub) -> None:
     server, gate = await stub("service"), Gate(Answered({}, 404))
     server.on("/", gate)
@@ -267,6 +289,32 @@ async def test_a_read_after_a_write_does_not_share_one_from_before_it(stub: Star
         await gate.arrived.wait()
         assert (await one.ask(POST("/add"), of=page)).ok
         after = await one.ask(GET("/cart"), dict[str, int], of=page)
+        gate.open.set()
+        assert ((await before).value, after.value) == ({"items": 0}, {"items": 1})
+
+
+async def test_nor_after_a_write_that_outlived_its_page(stub: StartStub) -> None:
+    server, written, gate, cart = await stub("service"), Gate({}), Gate(None), {"items": 0}
+
+    async def read(asked: Received) -> dict[str, int]:
+        seen = dict(cart)
+        if len(server.asked("/cart")) == 1:
+            await gate(asked)
+        return seen
+
+    async def add(asked: Received) -> Any:
+        answer = await written(asked)
+        cart["items"] += 1
+        return answer
+
+    server.on("/cart", read).on("/add", add)
+    async with asking(Upstream(server.url, timeout=30.0, coalesce=True)) as one:
+        assert (await one.ask(POST("/add"), within=0.5)).fault is Fault.DEADLINE_EXCEEDED
+        before = asyncio.create_task(one.ask(GET("/cart"), dict[str, int], within=60.0))
+        await gate.arrived.wait()
+        written.open.set()
+        await until(lambda: not one.client._outliving)
+        after = await one.ask(GET("/cart"), dict[str, int])
         gate.open.set()
         assert ((await before).value, after.value) == ({"items": 0}, {"items": 1})
 

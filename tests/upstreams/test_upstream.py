@@ -79,6 +79,13 @@ def test_every_field_may_be_given() -> None:
         ("http://users:port", "url 'http://users:port' cannot be parsed"),
         ("http://users:99999", "url 'http://users:99999' cannot be parsed"),
         ("http://users:0", "url 'http://users:0' has port 0"),
+        ("http://[::1]x", "url 'http://[::1]x' cannot be parsed"),
+        ("http://users..internal", "url 'http://users..internal' names a host that there cannot be"),
+        ("http://.", "url 'http://.' names a host that there cannot be"),
+        (f"http://{'u' * 64}.internal", f"url 'http://{'u' * 64}.internal' names a host that there cannot be"),
+        (f"http://{'u.' * 130}com", f"url 'http://{'u.' * 130}com' names a host that there cannot be"),
+        ("http://2852039166", "url 'http://2852039166' names a host that there cannot be"),
+        ("http://10.0.0.256", "url 'http://10.0.0.256' names a host that there cannot be"),
         ("http://users?", "url 'http://users' must have no query or fragment"),
         ("http://users/#", "url 'http://users/' must have no query or fragment"),
         ("http://us ers", "url 'http://us ers' has a character that must be percent-encoded"),
@@ -184,6 +191,9 @@ def test_what_may_be_secret_in_a_url_is_never_printed(url: str) -> None:
         ({"retry": Retry(longest_wait=None)}, "retry.longest_wait must be 0 seconds or more, not None"),  # type: ignore[arg-type]
         ({"retry": Retry(statuses=(302,))}, "retry.statuses holds 302, which is no error status (400 to 599)"),
         ({"retry": Retry(statuses=503)}, "retry.statuses must be a tuple of statuses, not 503"),  # type: ignore[arg-type]
+        ({"forbidden_networks": "10.0.0.0/8"}, "forbidden_networks must be a tuple of networks, not '10.0.0.0/8'"),
+        ({"forbidden_networks": ((),)}, "forbidden_networks: () is no text"),
+        ({"forbidden_networks": (True,)}, "forbidden_networks: True is no text"),
         ({"tls": unverified()}, "tls must verify certificates and host names"),
         ({"tls": False}, "tls must be an ssl.SSLContext, not bool"),
     ],

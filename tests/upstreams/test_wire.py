@@ -52,6 +52,12 @@ LENGTH = OK + b"Content-Length: %d\r\n\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
+async def apart(_: Peer) -> None:
+    """Let what has been written be read before anything else comes."""
+    for _turn in range(5):
+        await asyncio.sleep(0)
+
+
 class Case(NamedTuple):
     """What an upstream does with a request, what that is called, and whether a read is asked again."""
 
@@ -103,17 +109,20 @@ PROTOCOL = [
     case("body longer than its length", Fault.HTTP_PROTOCOL_ERROR, LENGTH % 2 + b"{}extra"),
     case("body of a 204", Fault.HTTP_PROTOCOL_ERROR, answer(b"{}", "204 No Content")),
     case("chunk size that is none", Fault.HTTP_PROTOCOL_ERROR, CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n", fin),
+    case("chunk size that is none, later", Fault.HTTP_PROTOCOL_ERROR, CHUNKED + chunked(b"{}"), apart, b"zz\r\n"),
     case("chunk longer than its size", Fault.HTTP_PROTOCOL_ERROR, CHUNKED + b"2\r\n{}{}\r\n0\r\n\r\n", fin),
     case("unknown transfer coding", Fault.HTTP_PROTOCOL_ERROR, OK + b"Transfer-Encoding: xchunked\r\n\r\n{}", fin),
     case("65 early answers", Fault.HTTP_PROTOCOL_ERROR, head("100 Continue") * 65 + answer()),
     case("1000 early answers", Fault.HTTP_PROTOCOL_ERROR, head("102 Processing") * 1000, answer()),
     case("early answers without end", Fault.HTTP_PROTOCOL_ERROR, endlessly(head("103 Early Hints"))),
+    case("two transfer codings", Fault.HTTP_PROTOCOL_ERROR, CHUNKED[:-2] + b"Transfer-Encoding: gzip\r\n\r\n{}", fin),
     case("transfer in gzip", Fault.HTTP_PROTOCOL_ERROR, OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
 ]  # fmt: skip
 HEADER_SIZE = [
     case("header of 9 KiB", Fault.HTTP_RESPONSE_HEADER_SIZE, answer(b"{}", "200 OK", "a: " + "b" * 9000)),
     case("header name of 9 KiB", Fault.HTTP_RESPONSE_HEADER_SIZE, answer(b"{}", "200 OK", "a" * 9000 + ": b")),
     case("200 headers", Fault.HTTP_RESPONSE_HEADER_SIZE, answer(b"{}", "200 OK", *[f"a-{n}: b" for n in range(200)])),
+    case("trailer of 9 KiB", Fault.HTTP_RESPONSE_HEADER_SIZE, CHUNKED, apart, b"0\r\na: " + b"b" * 9000),
     case("reason of 9 KiB", Fault.HTTP_RESPONSE_HEADER_SIZE, answer(b"{}", "200 " + "O" * 9000)),
     case("headers without end", Fault.HTTP_RESPONSE_HEADER_SIZE, OK, endlessly(b"a: b\r\n" * 100)),
     case("a header without end", Fault.HTTP_RESPONSE_HEADER_SIZE, OK + b"a: ", endlessly(b"b" * 1000)),
@@ -121,6 +130,7 @@ HEADER_SIZE = [
 INCOMPLETE = [
     case("body shorter than its length", Fault.HTTP_RESPONSE_INCOMPLETE, LENGTH % 9 + b"{}", fin, retried=True),
     case("reset in the body", Fault.HTTP_RESPONSE_INCOMPLETE, LENGTH % 9 + b"{}", rst, retried=True),
+    case("reset in a body until the end", Fault.HTTP_RESPONSE_INCOMPLETE, OK + b"\r\n{}", apart, rst, retried=True),
     case("no last chunk", Fault.HTTP_RESPONSE_INCOMPLETE, CHUNKED + chunked(b"{}"), fin, retried=True),
     case("cut in a chunk", Fault.HTTP_RESPONSE_INCOMPLETE, CHUNKED + b"20\r\n{}", fin, retried=True),
     case("reset in a chunk", Fault.HTTP_RESPONSE_INCOMPLETE, CHUNKED + b"20\r\n{}", rst, retried=True),
@@ -183,8 +193,13 @@ STATUS = [
     case("404 of 2 MiB", Fault.HTTP_RESPONSE_STATUS, answer(b"x" * 2 * 1024**2, "404 Not Found")),
     case("404 without end", Fault.HTTP_RESPONSE_STATUS, head("404 Not Found"), endlessly(b"x" * 16000)),
     case("404 cut", Fault.HTTP_RESPONSE_STATUS, head("404 Not Found", "Content-Length: 9"), fin),
+    case("404 that stalls", Fault.HTTP_RESPONSE_STATUS, head("404 Not Found", "Content-Length: 9"), silence),
+    case(
+        "404 in chunks that are none", Fault.HTTP_RESPONSE_STATUS,
+        head("404 Not Found", "Transfer-Encoding: chunked"), apart, b"zz\r\n",
+    ),
     case("503 reset", Fault.HTTP_RESPONSE_STATUS, head("503 Busy", "Content-Length: 9"), rst, retried=True),
-]
+]  # fmt: skip
 SLOW = [
     case("silence", Fault.HTTP_RESPONSE_TIMEOUT, silence),
     case("silence in the headers", Fault.HTTP_RESPONSE_TIMEOUT, OK, silence),
@@ -238,6 +253,7 @@ async def test_a_timeout_is_tried_again_on_a_new_connection(raw: Raw) -> None:
     ("steps", "body"),
     [
         pytest.param((answer(TEXT),), TEXT, id="length"),
+        pytest.param((OK + b"Content-Length: " + b"0" * 5000 + b"2\r\n\r\n{}",), b"{}", id="length with many zeros"),
         pytest.param((CHUNKED + chunked(TEXT[:9], TEXT[9:]) + b"0\r\n\r\n",), TEXT, id="chunks"),
         pytest.param((CHUNKED + chunked(TEXT) + b"0\r\nx-sum: 1\r\n\r\n",), TEXT, id="trailer"),
         pytest.param((CHUNKED + b"2;name=value\r\n{}\r\n0\r\n\r\n",), b"{}", id="chunk extension"),
@@ -318,6 +334,32 @@ async def test_an_answer_without_a_body_is_none_where_the_type_has_it(raw: Raw, 
     async with asking(Upstream(raw.url)) as one:
         assert (await one.ask(GET("/"), JSON | None)).fault is None
         assert (await one.ask(GET("/"), JSON)).fault is Fault.BODY_MISMATCH
+
+
+@pytest.mark.parametrize("field", ["Transfer-Encoding: chunked", "Content-Length: 5", "Content-Length: 10000000000"])
+async def test_a_body_that_a_204_announces_is_taken_for_no_other_answer(raw: Raw, field: str) -> None:
+    raw.on("/write", head("204 No Content", field), apart, b"0\r\n\r\n").on("/read", answer())
+
+    async with asking(Upstream(raw.url)) as one:
+        for _ in range(2):
+            assert (await one.ask(POST("/write"), None)).fault is None
+            assert (await one.ask(GET("/read"))).fault is None
+
+    assert [attempt.conn for attempt in one.notes.attempts] == ["new"] * 2 + ["reused", "new"]
+
+
+async def test_an_upload_that_nobody_takes_is_let_go_of_with_its_attempt() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as idle:
+        upstream = Upstream(f"http://127.0.0.1:{idle.getsockname()[1]}", timeout=0.3, breaker=None)
+        async with asking(upstream) as one:
+            transports: set[Any] = set()
+            for _ in range(3):
+                asked = asyncio.create_task(one.ask(POST("/", content=(bytes(8 << 20), "application/octet-stream"))))
+                await until(lambda: any(protocol.transport for protocol in one.connector._acquired))
+                transports |= {protocol.transport for protocol in one.connector._acquired}
+                assert (await asked).fault is Fault.HTTP_RESPONSE_TIMEOUT
+            assert len(transports) == 3
+            await until(lambda: all(transport.get_extra_info("socket").fileno() < 0 for transport in transports))
 
 
 @pytest.mark.parametrize("end", [silence, fin, rst], ids=["open", "fin", "rst"])
