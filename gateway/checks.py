@@ -20,6 +20,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register  # n
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.urls.converters import IntConverter, StringConverter, UUIDConverter
+from django.utils.regex_helper import normalize
 
 from gateway.conf import conf
 from gateway.declaring.annotations import accepts, describe, plain
@@ -127,11 +128,18 @@ def _kwargs_of(entry: URLPattern | URLResolver) -> dict[str, Any]:
     converters = getattr(entry.pattern, "converters", {})
     named = getattr(getattr(entry.pattern, "regex", None), "groupindex", {})
     defaults = getattr(entry, "default_args", None) or getattr(entry, "default_kwargs", {})
+    may_lack = _left_out(entry.pattern.regex.pattern) if named and not converters else frozenset()
     return {
-        **dict.fromkeys(named, str),
+        **{name: str | None if name in may_lack else str for name in named},
         **{name: _converted(converter) for name, converter in converters.items()},
         **{name: type(value) for name, value in defaults.items()},
     }
+
+
+def _left_out(pattern: str) -> frozenset[str]:
+    """Name the groups of a regular expression that may match nothing: Django leaves their kwargs out."""
+    forms = [frozenset(names) for _, names in normalize(pattern)]
+    return frozenset.union(*forms) - frozenset.intersection(*forms)
 
 
 def _converted(converter: object) -> Any:
@@ -241,7 +249,7 @@ def _source_faults(
 def _unsafe_hedge(function: Callable[..., Any], where: str, page: type) -> Iterator[CheckMessage]:
     """Refuse a hedge for what must not be sent twice."""
     for made in _calls_in(function):
-        maker = _called(made.func, function.__globals__)
+        maker = _called(made.func, inspect.unwrap(function).__globals__)
         if maker in _MAKERS.values() and not _is_safe(made, maker):
             yield Error(
                 f"{where}: a {maker.__name__} is not hedged, for it would be sent twice.",

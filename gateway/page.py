@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
@@ -61,7 +62,15 @@ class AggregateView(View):
 
     @classonlymethod
     def as_view(cls, **initkwargs: Any) -> Callable[..., Any]:  # noqa: N805 - Django's class method
-        """Return the view function, which knows its page for routing, checks and commands."""
+        """Return the view function, which knows its page for routing, checks and commands.
+
+        Settings of the page that are given here make a page of their own, checked as any other.
+        """
+        settings = {name: initkwargs.pop(name) for name in _SETTINGS & initkwargs.keys()}
+        if settings:
+            names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+            page: type[AggregateView] = type(cls.__name__, (cls,), {**names, **settings})
+            return page.as_view(**initkwargs)
         view: Any = super().as_view(**initkwargs)
         return _marked(view, dict.fromkeys(cls.allowed(), cls))
 
@@ -209,6 +218,8 @@ def _faults(page: type[AggregateView]) -> Iterator[str]:
     for setting in ("deadline", "heartbeat"):
         if not getattr(page, setting) > 0:
             yield f"{setting} must be above 0 seconds, not {getattr(page, setting)!r}"
+    if page.deadline == math.inf:
+        yield "deadline must have an end, not be inf"
     if not HTTPStatus.OK <= page.partial_status < HTTPStatus.MULTIPLE_CHOICES:
         yield f"partial_status must be from 200 to 299, not {page.partial_status!r}"
     structs = {"query": page.plan.query, "body": page.plan.body}
@@ -250,6 +261,10 @@ def _server_timing(fan_out: FanOut) -> str:
 
 #: Statuses whose answers end with their headers (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5).
 _WITHOUT_CONTENT: Final = frozenset({204, 205, 304})
+#: What a subclass of a page may set, and `as_view` too.
+_SETTINGS: Final = frozenset(
+    {"deadline", "envelope", "partial_status", "methods", "max_body", "log_fields", "heartbeat"}
+)
 _RESERVED: Final = frozenset(
     name for name in (*dir(View), *vars(AggregateView), *AggregateView.__annotations__) if not name.startswith("__")
 ) | {"get", "head", "post", "put", "patch", "delete", "options", "trace", "request", "args", "kwargs", "setup"}

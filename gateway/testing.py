@@ -36,25 +36,26 @@ class PageTest(msgspec.Struct, kw_only=True):
     cookies: Mapping[str, str]
     body: Any
     enveloped: bool
+    streamed: bool
 
     @property
     def data(self) -> Any:
-        """The answer's data, decoded. Raises LookupError when the answer is a problem."""
+        """The answer's data, decoded: a stream's are its frames. Raises LookupError when the answer is a problem."""
         if self.status >= _ERROR:
             message = f"there is no data in the answer: {self.status} {self.body}"
             raise LookupError(message)
-        return self.body["data"] if self.enveloped else self.body
+        return self.body["data"] if self.enveloped and isinstance(self.body, dict) else self.body
 
     @property
     def complete(self) -> bool:
         """Whether nothing is missing."""
-        return self.headers.get("X-Complete") == "true"
+        return bool(self.body[-1]["complete"]) if self.streamed else self.headers.get("X-Complete") == "true"
 
     @property
     def errors(self) -> dict[str, Any]:
         """What is missing, by call."""
-        told = self.enveloped or self.status >= _ERROR
-        found: dict[str, Any] = self.body.get("errors", {}) if told else {}
+        told = self.body[-1] if self.streamed else self.body if self.enveloped or self.status >= _ERROR else None
+        found: dict[str, Any] = told.get("errors", {}) if isinstance(told, dict) else {}
         return found
 
 
@@ -114,6 +115,7 @@ async def _run(page: type[AggregateView], answers: _Answers, request: HttpReques
         cookies={name: morsel.value for name, morsel in response.cookies.items()},
         body=body,
         enveloped=page.envelope,
+        streamed=response.streaming,
     )
 
 

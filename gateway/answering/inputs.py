@@ -33,6 +33,8 @@ _SEVERAL: Final = (
 def read_inputs(plan: Plan, request: HttpRequest, kwargs: Mapping[str, Any], max_body: int) -> dict[str, Any]:
     """Return the page's inputs by name. Raises Problem: 400 for a wrong value, 413 and 415 for a wrong body."""
     inputs: dict[str, Any] = {**kwargs, "request": request}
+    if not plan.kwargs.keys() <= kwargs.keys():  # Django leaves out what an optional group of the URL did not match
+        inputs = {**dict.fromkeys(plan.kwargs), **inputs}
     if plan.query is not None:
         inputs["query"] = _query(request, plan.query)
     if plan.body is not None:
@@ -54,7 +56,7 @@ def _query(request: HttpRequest, type_: Any) -> Any:
     _check_percent_encoding(request.META.get("QUERY_STRING", ""), fields)
     query = _checked("query", lambda: msgspec.convert(found, type_, strict=False))
     for name, field in zip(type_.__struct_encode_fields__, type_.__struct_fields__, strict=True):
-        if not _is_finite(getattr(query, field)):
+        if name in found and not _is_finite(getattr(query, field)):
             raise _invalid("query", "Expected a finite number", f".{name}")
     return query
 

@@ -5,6 +5,7 @@ A declared method stays what it looks like: called on an instance it returns its
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, overload
 
@@ -60,13 +61,21 @@ class Declared(Generic[S, P, T]):
         self.policy = policy
         self.attribute = getattr(function, "__name__", "call")
         self.name = name or self.attribute
+        self._given_name = name
         self.__doc__ = function.__doc__
 
     def __set_name__(self, owner: type, attribute: str) -> None:
         """Take the attribute's name as the call's, unless another was given."""
-        if self.name == self.attribute:
-            self.name = attribute
         self.attribute = attribute
+        self.name = self._given_name or attribute
+
+    def standing_at(self, attribute: str) -> Self:
+        """Return this as it is known at an attribute: one declaration may stand at several, of several classes."""
+        if self.attribute == attribute:
+            return self
+        twin = copy.copy(self)
+        twin.__set_name__(type(None), attribute)
+        return twin
 
     @overload
     def __get__(self, page: None, owner: type) -> Self: ...
@@ -277,7 +286,7 @@ def declared_in(page: type) -> Mapping[str, Declared[Any, ..., Any]]:
     for owner in reversed(page.__mro__):
         for attribute, value in vars(owner).items():
             if isinstance(value, Declared):
-                found[attribute] = value
+                found[attribute] = value.standing_at(attribute)
             elif value is None:
                 found.pop(attribute, None)
     return found

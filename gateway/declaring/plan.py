@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Final, get_args, get_origin
 
@@ -31,9 +31,11 @@ from gateway.declaring.signature import (
     read_signature,
 )
 from upstreams import Decoder
+from upstreams.policy import status_faults
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _INPUTS: Final = frozenset({"query", "body"})
+_STATUSES: Final = range(200, 600)
 _NOT_HERE: Final[Mapping[str, str]] = {
     "claims": "there are no claims: this gateway verifies no tokens",
     "fan": "only a part has a fan: decorate it with @part",
@@ -105,7 +107,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """Whether frames can be sent before the status is known: not when `merge` decides on status and headers."""
         merged = plain(self.merged)
         members = get_args(merged) if is_union(merged) else (merged,)
-        return all((get_origin(member) or member) is not Answer for member in map(plain, members))
+        return not any(_is_answer(member) for member in map(plain, members))
 
     @cached_property
     def public(self) -> tuple[str, ...]:
@@ -202,6 +204,8 @@ class _Compiler:
 
     def _node(self, declared: Declared[Any, ..., Any], reading: Reading) -> Node:
         policy, report = declared.policy, self._report(declared.attribute)
+        for said in _policy_faults(policy):
+            report(said)
         public = not self.merges if policy.internal is None else not policy.internal
         methods, join = [(declared.attribute, reading.takes)], None
         if isinstance(declared, Joined):
@@ -293,6 +297,7 @@ class _Compiler:
         """Take note of what the client is to give."""
         report = self._report(attribute)
         known = self.inputs if name in _INPUTS else self.kwargs
+        type_ = plain(type_) if name in _INPUTS else type_
         if name in _NOT_HERE:
             report(_NOT_HERE[name])
         elif name == "request":
@@ -321,6 +326,19 @@ class _Compiler:
                 wanted = describe(with_none(self.readings[name].type))
                 self._report("merge")(f"parameter {name!r} may have no value: annotate it {wanted}")
         return tuple(signature.takes), signature.gives
+
+
+def _is_answer(type_: Any) -> bool:
+    class_ = get_origin(type_) or type_
+    return isinstance(class_, type) and issubclass(class_, Answer)
+
+
+def _policy_faults(policy: Policy) -> Iterator[str]:
+    """Say what is wrong with the statuses of a declaration."""
+    yield from status_faults("passthrough", policy.passthrough)
+    for status in policy.absent:
+        if status not in _STATUSES:
+            yield f"absent holds {status!r}, which is no status of an answer (200 to 599)"
 
 
 def _struct_fault(type_: Any) -> str | None:

@@ -12,6 +12,7 @@ from gateway.answering.answer import CallFailed, Failure, Problem, failure_of
 from gateway.log import events
 from gateway.running.tasks import reap
 from upstreams import JSON, Call, Deadline, Decoder, Fault, Hedge, Inbound, Outcome, Request, Sender
+from upstreams.policy import status_faults
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -73,6 +74,7 @@ class Fan:
         self._gate = gate
         self._required = required
         self._calls: dict[str, Pending[Any]] = {}
+        self._numbers: dict[str, int] = {}  # the latest by name
         self._failures: dict[str, Failure] = {}
         self._left = False
 
@@ -155,6 +157,8 @@ class Fan:
         label = self._label(options.get("name") or upstream)
         if self._left:
             raise RuntimeError(f"{label} was called after the end of its fan's block")
+        for fault in status_faults("passthrough", options.get("passthrough", ())):
+            raise ValueError(f"{label}: {fault}")
         call = Call(
             label,
             request,
@@ -218,10 +222,10 @@ class Fan:
         return outcome
 
     def _label(self, name: str) -> str:
-        label, count = f"{self._prefix}{name}", 1
+        label = f"{self._prefix}{name}"
         while label in self._calls:
-            count += 1
-            label = f"{self._prefix}{name}-{count}"
+            self._numbers[name] = self._numbers.get(name, 1) + 1
+            label = f"{self._prefix}{name}-{self._numbers[name]}"
         return label
 
 

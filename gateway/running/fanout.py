@@ -16,6 +16,7 @@ from gateway.answering.answer import CallFailed, Failure, denied, failure_of, sh
 from gateway.declaring.plan import Join, Node, Plan
 from gateway.log import events
 from gateway.running.fan import Fan
+from gateway.running.keys import distinct
 from gateway.running.tasks import Overdue, is_cancelled, together, until
 from upstreams import Call, Deadline, Fault, Inbound, InvalidParameter, Outcome, Request, Sender
 from upstreams.values import Unreadable
@@ -315,8 +316,12 @@ async def _make_join(fan_out: FanOut, node: Node) -> None:
     if keys is None:
         fan_out.lack(node)
         return
-    distinct = list(dict.fromkeys(keys))
-    chunks = [distinct[start : start + join.size] for start in range(0, len(distinct), join.size)]
+    try:
+        wanted = distinct(keys)
+    except InvalidParameter as error:
+        fan_out.fail(node, CallFailed(node.name, fan_out.refusal(node, error)))
+        return
+    chunks = [wanted[start : start + join.size] for start in range(0, len(wanted), join.size)]
     found: list[Mapping[Any, Any]] = [{}] * len(chunks)
     lost: list[tuple[int, Failure]] = []
     waiting = enumerate(chunks)
@@ -390,7 +395,7 @@ def _rows(node: Node, join: Join, outcome: Outcome, chunk: list[Any]) -> Mapping
     try:
         by_key = {join.row_key(row): row for row in join.rows(outcome.value)}
     except (KeyError, TypeError):
-        if not isinstance(join.row_key, operator.itemgetter):
+        if not isinstance(join.row_key, (operator.itemgetter, operator.attrgetter)):
             raise
         raise Unreadable(Fault.BODY_MISMATCH, "a row is without the key it is to be matched by") from None
     return {key: by_key[key] for key in chunk if key in by_key}

@@ -241,6 +241,25 @@ def test_what_a_page_takes_is_compared_with_what_its_url_gives(case: str) -> Non
     assert check(route) == told
 
 
+class Paged(AggregateView):
+    @call("users")
+    def users(self, number: str | None) -> Request[JSON]:
+        return GET("/users", page=number)
+
+
+class Numbered(AggregateView):
+    @call("users")
+    def users(self, number: str) -> Request[JSON]:
+        return GET("/users", page=number)
+
+
+def test_a_group_that_may_match_nothing_gives_none() -> None:
+    optional, either = r"^users(?:/(?P<number>\d+))?$", r"^users/(?P<number>\d+)$"
+    assert check(re_path(optional, Paged.as_view()), re_path(either, Numbered.as_view())) == []
+    (told,) = check(re_path(optional, Numbered.as_view()))
+    assert told[:2] == ("gateway.E004", f"Numbered takes 'number' as str, but the URL {optional!r} gives str | None.")
+
+
 def test_a_page_is_checked_against_each_of_its_urls() -> None:
     told = check(path("a/<int:user_id>", view), path("b/<user_id>", view), path("c", view))
     assert [(id_, sentence.rpartition("URL ")[2]) for id_, sentence, _, _ in told] == [
@@ -472,6 +491,26 @@ class HedgedWithHelp(AggregateView):
     @call("users", hedge=Hedge())
     def read(self, user_id: int) -> Request[JSON]:
         return GET("/users/{id}", id=same(user_id))
+
+
+class HedgedWithoutSelf(AggregateView):
+    @call("users", hedge=Hedge(0.1))  # type: ignore[arg-type]
+    @staticmethod
+    def first() -> Request[JSON]:
+        return GET("/first")
+
+    @call("users", hedge=Hedge(0.1))
+    @classmethod
+    def second(cls) -> Request[JSON]:
+        return POST("/second", json=1)
+
+
+def test_a_hedged_call_may_be_a_static_or_a_class_method() -> None:
+    (told,) = check(path("page", HedgedWithoutSelf.as_view()))
+    assert told[:2] == (
+        "gateway.E007",
+        "HedgedWithoutSelf.second: a POST is not hedged, for it would be sent twice.",
+    )
 
 
 def test_whatever_a_hedged_call_calls_is_looked_at_without_harm() -> None:

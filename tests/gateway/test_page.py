@@ -224,6 +224,7 @@ class TestDeclaring:
             ({"log_fields": "user_id"}, "log_fields is a tuple of names, not 'user_id': write ('user_id',)"),
             ({"deadline": 0}, "deadline must be above 0 seconds, not 0"),
             ({"deadline": -1.0}, "deadline must be above 0 seconds, not -1.0"),
+            ({"deadline": float("inf")}, "deadline must have an end, not be inf"),
             ({"heartbeat": float("nan")}, "heartbeat must be above 0 seconds, not nan"),
             ({"partial_status": 500}, "partial_status must be from 200 to 299, not 500"),
             ({"log_fields": ("event",)}, "log_fields: 'event' is a field of the log's own; rename the URL's kwarg"),
@@ -237,6 +238,18 @@ class TestDeclaring:
             type("Wrong", (Listing,), settings)
 
         assert raised.value.faults == (sentence,)
+
+    def test_settings_may_be_given_where_it_is_routed_and_are_checked_there(self) -> None:
+        view: Any = Listing.as_view(methods=("put",), max_body=7, deadline=3.0)
+
+        (page,) = view.pages.values()
+        assert (list(view.pages), view.max_body, page.deadline) == (["PUT"], 7, 3.0)
+        assert (page.__qualname__, page.plan.page) == (Listing.__qualname__, Listing.plan.page)
+        assert Listing.deadline == PatientPage.deadline
+        with pytest.raises(DeclarationError, match="deadline must be above 0 seconds, not -1"):
+            Listing.as_view(deadline=-1)
+        with pytest.raises(TypeError, match="'dead_line'"):
+            Listing.as_view(dead_line=1)
 
     def test_a_page_without_calls_of_its_own_may_name_what_its_heirs_take(self) -> None:
         class Base(PatientPage):

@@ -349,6 +349,20 @@ def test_a_streamed_answer_is_told_as_its_frames(accept: str) -> None:
     ]
 
 
+def test_of_a_streamed_answer_the_last_frame_says_what_is_missing() -> None:
+    done = page_test(Shop, user_id=7, answers=GIVEN, headers={"Accept": "application/jsonl"})
+
+    assert not done.complete
+    assert done.errors == done.data[-1]["errors"]
+    assert done.errors["stock"]["keys"] == [2]
+
+
+def test_an_answer_to_options_has_nothing_in_it() -> None:
+    done = page_test(Shop, user_id=7, answers={}, method="OPTIONS")
+
+    assert (done.status, done.data, done.errors) == (204, None, {})
+
+
 def test_an_answer_without_a_body_is_none() -> None:
     class Gone(PatientPage):
         def merge(self) -> Answer[None]:

@@ -16,14 +16,14 @@ import aiohttp
 import msgspec
 import pytest
 from django.test import Client, RequestFactory
-from django.urls import path
+from django.urls import path, re_path
 from msgspec import Meta
 
 from gateway import AggregateView, Problem, call
 from gateway.answering.inputs import read_inputs
 from tests.conftest import StartStub
 from tests.logs import CANARY
-from tests.serving import PatientPage, gateway, project
+from tests.serving import PatientPage, asking, gateway, project
 from upstreams import GET, JSON, POST, Request
 
 OWNER = uuid.UUID("0f8fad5b-d9cb-469f-a165-70867728950e")
@@ -78,6 +78,16 @@ class SearchPage(PatientPage):
         return GET("/search", limit=query.limit, text=query.text)
 
 
+class Unbounded(msgspec.Struct):
+    most: float = float("inf")
+
+
+class UnboundedPage(PatientPage):
+    @call("all")
+    def found(self, query: Unbounded) -> Request[JSON]:
+        return GET("/search")
+
+
 class StrictPage(PatientPage):
     @call("all")
     def found(self, query: Strict) -> Request[JSON]:
@@ -123,7 +133,24 @@ def problem(page: type[AggregateView], query: str = "", body: bytes = b"", kind:
     return raised.value
 
 
+class NumberedPage(PatientPage):
+    @call("all")
+    def found(self, number: str | None) -> Request[JSON] | None:
+        return None if number is None else GET("/search", page=number)
+
+
+async def test_a_group_of_the_url_that_matched_nothing_is_none(stub: StartStub) -> None:
+    server = (await stub("all")).on("/search", [])
+    with asking([re_path(r"^page(?:/(?P<number>\d+))?$", NumberedPage.as_view())], {"all": server}) as client:
+        assert (await client.get("/page/3")).json()["data"] == {"found": []}
+        assert (await client.get("/page")).json()["data"] == {"found": None}
+
+
 class TestQuery:
+    def test_a_default_is_the_page_s_own_and_may_be_infinite(self) -> None:
+        assert inputs(UnboundedPage)["query"].most == float("inf")
+        assert problem(UnboundedPage, "most=inf").extensions == {"invalid": {"query.most": "Expected a finite number"}}
+
     @pytest.mark.parametrize(
         ("query", "field", "value"),
         [

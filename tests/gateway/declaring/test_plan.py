@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-from gateway import AggregateView, Answer, Fan, batch, call, each, page_test, part
+from gateway import AggregateView, Answer, DeclarationError, Fan, batch, call, each, page_test, part
 from gateway.declaring.plan import Plan
 from upstreams import GET, JSON, POST, Request
 
@@ -118,6 +118,57 @@ def test_a_call_that_takes_a_value_twice_is_skipped_if_it_once_cannot_do_without
 
     assert Page.plan.nodes["likes"].needs == ("user",)
     assert Page.plan.nodes["likes"].strict == ("user",)
+
+
+def test_a_declaration_may_stand_at_several_places() -> None:
+    class First(AggregateView):
+        @call("users")
+        def user(self) -> Request[User]:
+            return GET("/user")
+
+    class Renamed(First):
+        user = None  # type: ignore[assignment]
+        customer = First.user
+
+    class Named(AggregateView):
+        @call("users", name="the-user")
+        def user(self) -> Request[User]:
+            return GET("/user")
+
+        again = None
+
+    class Heir(First): ...
+
+    class NamedHeir(Named):
+        user = None  # type: ignore[assignment]
+        customer = Named.user
+
+    assert [list(page.plan.nodes) for page in (First, Renamed, Heir, NamedHeir)] == [
+        ["user"], ["customer"], ["user"], ["the-user"],
+    ]  # fmt: skip
+    done = page_test(Heir, answers={"user": {"id": 1}})
+    assert done.data == {"user": {"id": 1}}
+    done = page_test(Renamed, answers={"customer": {"id": 1}})
+    assert done.data == {"customer": {"id": 1}}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"passthrough": (302,)}, "passthrough holds 302, which is no error status (400 to 599)"),
+        ({"absent": (404, "410")}, "absent holds '410', which is no status of an answer (200 to 599)"),
+    ],
+    ids=str,
+)
+def test_a_status_that_there_cannot_be_is_told_when_the_class_is_made(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(DeclarationError) as raised:
+
+        class Page(AggregateView):
+            @call("users", **options)
+            def user(self) -> Request[User]:
+                return GET("/user")
+
+    assert [fault.partition(": ")[2] for fault in raised.value.faults] == [sentence]
 
 
 def test_dependents_are_all_that_wait_for_a_call_however_far_away() -> None:
@@ -253,8 +304,11 @@ def test_a_page_can_be_streamed_when_its_status_is_known_before_its_body(returns
     assert merged(returns).streamable
 
 
+class Made(Answer[int]): ...  # type: ignore[misc]
+
+
 @pytest.mark.parametrize(
-    "returns", [Answer[int], Answer, Answer[int] | int, int | Answer | None, Annotated[Answer[int], []]], ids=repr
+    "returns", [Answer[int], Answer, Answer[int] | int, int | Answer | None, Annotated[Answer[int], []], Made], ids=repr
 )
 def test_a_page_whose_merge_may_decide_on_the_status_cannot_be_streamed(returns: Any) -> None:
     assert not merged(returns).streamable

@@ -24,7 +24,7 @@ from tests.logs import CANARY, Log
 from tests.serving import SHORT, SLOW, PatientPage, asking, gateway
 from tests.stub import Answered, Barrier, Gate, Received
 from tests.tap import tapping
-from upstreams import GET, JSON, Fault, Request, Upstream
+from upstreams import GET, JSON, Fault, Request, Upstream, wire
 
 
 class Item(msgspec.Struct):
@@ -595,10 +595,11 @@ async def test_a_status_passes_through_where_the_call_says_so_or_the_upstream_of
 
 @pytest.mark.parametrize(("page", "status"), [(Passing, 504), (PassingOptional, 200), (PassingInside, 200)])
 async def test_a_status_does_not_pass_through_when_that_is_not_what_failed(
-    page: type[AggregateView], status: int
+    page: type[AggregateView], status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(wire, "_LONGEST_READ_OFF", SLOW)
     async with tapping() as server:
-        server.on("/named", lambda wire: wire.write(b"HTTP/1.1 404 Never\r\nContent-Length: 9\r\n\r\nended"))
+        server.on("/named", lambda peer: peer.write(b"HTTP/1.1 404 Never\r\nContent-Length: 9\r\n\r\nended"))
         upstream = Upstream(server.url, timeout=SHORT, retry=None)
         with asking([path("page", page.as_view())], {"plain": upstream}) as client:
             answer = await client.get("/page")

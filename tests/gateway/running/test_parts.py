@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from django.urls import path
 
-from gateway import AggregateView, CallFailed, Fan, call, part
+from gateway import AggregateView, CallFailed, Fan, call, page_test, part
 from tests.conftest import StartStub
 from tests.logs import CANARY, Log
 from tests.serving import SHORT, SLOW, PatientPage, asking
@@ -29,6 +29,16 @@ class Leaf(msgspec.Struct):
 class Job(msgspec.Struct):
     state: str
     result: int | None = None
+
+
+def test_a_status_that_cannot_pass_through_is_the_author_s_mistake() -> None:
+    class Page(PatientPage):
+        @part
+        async def feed(self, fan: Fan) -> JSON:
+            return await fan.call("posts", GET("/posts"), passthrough=(302,))
+
+    with pytest.raises(ValueError, match=r"feed.posts: passthrough holds 302, which is no error status"):
+        page_test(Page, answers={"feed.posts": []})
 
 
 async def soon(*events: asyncio.Event) -> None:
