@@ -28,7 +28,7 @@ from gateway.running.fanout import FanOut
 from gateway.serving.fleets import borrowed_fleet
 from gateway.serving.visit import OWN_FIELDS, Visit, visit_of
 from upstreams import Sender
-from upstreams.values import encode
+from upstreams.values import encode, hashes_numbers
 
 
 class AggregateView(View):
@@ -222,6 +222,7 @@ def _faults(page: type[AggregateView]) -> Iterator[str]:
         yield "deadline must have an end, not be inf"
     if not HTTPStatus.OK <= page.partial_status < HTTPStatus.MULTIPLE_CHOICES:
         yield f"partial_status must be from 200 to 299, not {page.partial_status!r}"
+    yield from _body_faults(page)
     structs = {"query": page.plan.query, "body": page.plan.body}
     for name in page.log_fields:
         source, _, field = name.partition(".")
@@ -230,6 +231,16 @@ def _faults(page: type[AggregateView]) -> Iterator[str]:
             yield f"log_fields: {name!r} is a field of the log's own; rename the URL's kwarg"
         elif struct is not None and field.partition(".")[0] not in struct.__struct_fields__:
             yield f"log_fields: {struct.__qualname__} has no field for {name!r}"
+
+
+def _body_faults(page: type[AggregateView]) -> Iterator[str]:
+    """Say so where a client can hold up a worker with a body."""
+    body = page.plan.body
+    if body is not None and page.max_body > _MOST_HASHED and hashes_numbers(body):
+        yield (
+            f"{body.__qualname__} has a set or keys of numbers, which a client can make collide: take a list, or set "
+            f"max_body to {_MOST_HASHED} at most"
+        )
 
 
 def _logged(names: tuple[str, ...], inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,6 +272,7 @@ def _server_timing(fan_out: FanOut) -> str:
 
 #: Statuses whose answers end with their headers (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5).
 _WITHOUT_CONTENT: Final = frozenset({204, 205, 304})
+_MOST_HASHED: Final = 64 * 1024  # bytes of numbers that collide take a tenth of a second, and ten times as many ten
 #: What a subclass of a page may set, and `as_view` too.
 _SETTINGS: Final = frozenset(
     {"deadline", "envelope", "partial_status", "methods", "max_body", "log_fields", "heartbeat"}

@@ -80,8 +80,7 @@ def page_test(
     What would be a 500 is raised: the page's own mistakes, and LookupError for a call without an answer. Runs in an
     event loop of its own, so call it from a plain test function.
     """
-    missing = [name for name in page.plan.kwargs if name not in kwargs]
-    if missing:
+    if missing := page.plan.not_in(kwargs):
         message = f"{page.__qualname__} takes {missing[0]!r} from its URL: give page_test(..., {missing[0]}=...)"
         raise TypeError(message)
     if _in_a_loop():

@@ -149,7 +149,11 @@ def _foreign(info: msgspec.inspect.Type) -> str | None:
 
 def _parts(type_: Any) -> Iterator[Any]:
     """Yield a type and all it is built of, as msgspec.inspect shows them, each once."""
-    pending: list[Any] = [msgspec.inspect.type_info(type_)]
+    return _within(msgspec.inspect.type_info(type_))
+
+
+def _within(info: Any) -> Iterator[Any]:
+    pending: list[Any] = [info]
     seen: set[int] = set()
     while pending:
         info = pending.pop()
@@ -157,6 +161,20 @@ def _parts(type_: Any) -> Iterator[Any]:
             seen.add(id(info))
             pending.extend(_inner(info))
             yield info
+
+
+def hashes_numbers(type_: Any) -> bool:
+    """Tell whether a type has a set, or keys, of what hashes as a number.
+
+    Who writes such a value can make its members collide: msgspec then takes a time that grows with the square of them.
+    """
+    hashed = (
+        getattr(info, name)
+        for info in _parts(type_)
+        for kinds, name in _HASHING
+        if isinstance(info, kinds)
+    )  # fmt: skip
+    return any(isinstance(part, _HASHED_AS_NUMBERS) for info in hashed for part in _within(info))
 
 
 def _inner(info: Any) -> list[Any]:
@@ -281,4 +299,15 @@ def _splice(value: object) -> Any:
     raise TypeError(message)
 
 
+#: Types that hash some of what they are built of, and where that stands.
+_HASHING: Final = (
+    ((msgspec.inspect.SetType, msgspec.inspect.FrozenSetType), "item_type"),
+    ((msgspec.inspect.DictType,), "key_type"),
+)
+_HASHED_AS_NUMBERS: Final = (
+    msgspec.inspect.IntType,
+    msgspec.inspect.FloatType,
+    msgspec.inspect.DecimalType,
+    msgspec.inspect.UUIDType,
+)
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=_splice, decimal_format="number")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Final, get_args, get_origin
 
@@ -113,6 +113,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def public(self) -> tuple[str, ...]:
         """The names of the calls that stand in the answer."""
         return tuple(node.name for node in self.nodes.values() if node.public)
+
+    def not_in(self, kwargs: Collection[str]) -> list[str]:
+        """Name the kwargs that the URL must give, and that are not among these."""
+        return [name for name, type_ in self.kwargs.items() if name not in kwargs and not admits(type_)]
 
     def longest_chain(self) -> tuple[str, ...]:
         """Return the longest run of calls of which each waits for the one before."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import uuid
+from decimal import Decimal
 from typing import Any
 
 import aiohttp
@@ -216,6 +218,11 @@ class Wanting(msgspec.Struct):
     limit: int = 1
 
 
+class Texts(msgspec.Struct):
+    names: set[str]
+    by_name: dict[str, list[int]]
+
+
 class TestDeclaring:
     @pytest.mark.parametrize(
         ("settings", "sentence"),
@@ -238,6 +245,35 @@ class TestDeclaring:
             type("Wrong", (Listing,), settings)
 
         assert raised.value.faults == (sentence,)
+
+    @pytest.mark.parametrize(
+        "field",
+        [set[int], frozenset[uuid.UUID], dict[int, str], list[dict[Decimal, int]], set[tuple[str, float]] | None],
+        ids=str,
+    )
+    def test_numbers_of_the_client_are_no_keys_of_a_large_body(self, field: Any) -> None:
+        numbers = msgspec.defstruct("Numbers", [("ids", field)])
+
+        def thing(self: PatientPage, body: Any) -> Request[JSON]:
+            return POST("/thing", json=body)
+
+        thing.__annotations__["body"] = numbers
+        with pytest.raises(DeclarationError) as raised:
+            type("Wrong", (PatientPage,), {"thing": call("all")(thing)})
+        (fault,) = raised.value.faults
+        assert fault.startswith(
+            "Numbers has a set or keys of numbers, which a client can make collide: take a list, or "
+        )
+        right: Any = type("Right", (PatientPage,), {"thing": call("all")(thing), "max_body": 65536})
+        assert right.plan.body is numbers
+
+    def test_texts_may_be(self) -> None:
+        class Right(PatientPage):
+            @call("all")
+            def thing(self, body: Texts) -> Request[JSON]:
+                return POST("/thing", json=body)
+
+        assert Right.plan.body is Texts
 
     def test_settings_may_be_given_where_it_is_routed_and_are_checked_there(self) -> None:
         view: Any = Listing.as_view(methods=("put",), max_body=7, deadline=3.0)

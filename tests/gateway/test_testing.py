@@ -261,6 +261,15 @@ def test_a_url_kwarg_that_is_not_given_is_named() -> None:
         page_test(Shop, answers=GIVEN)
 
 
+def test_a_url_kwarg_that_may_be_none_need_not_be_given() -> None:
+    class Page(PatientPage):
+        @call("users")
+        def users(self, number: str | None) -> Request[JSON]:
+            return GET("/users", page=number or "first")
+
+    assert page_test(Page, answers={"users": []}).requests["users"][0].target == "/users?page=first"
+
+
 def test_a_url_kwarg_may_be_called_page() -> None:
     class Page(PatientPage):
         def merge(self, page: int) -> int:

@@ -112,10 +112,10 @@ def _page(name: str) -> type[AggregateView]:
 def _kwargs(page: type[AggregateView], given: dict[str, str]) -> dict[str, Any]:
     """Read the URL's kwargs as the types the page declares; raises CommandError for what does not fit."""
     wanted = page.plan.kwargs
-    if given.keys() != wanted.keys():
+    if given.keys() - wanted.keys() or page.plan.not_in(given):
         names = " ".join(f"{name}=..." for name in wanted) or "no arguments"
         raise CommandError(f"{page.__qualname__} takes {names}")
-    return {name: _kwarg(name, given[name], type_) for name, type_ in wanted.items()}
+    return {name: _kwarg(name, value, wanted[name]) for name, value in given.items()}
 
 
 def _kwarg(name: str, given: str, type_: Any) -> Any:

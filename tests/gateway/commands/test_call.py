@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from django.urls import path
+from django.urls import path, re_path
 
 from gateway import call
 from gateway.log import configure
@@ -39,7 +39,17 @@ class Order(PatientPage):
         return POST("/orders", json=body)
 
 
-ROUTES = [path("items/<int:item_id>/<slug:unused>", Item.as_view()), path("orders", Order.as_view())]
+class Listed(PatientPage):
+    @call("shop")
+    def items(self, number: str | None) -> Request[JSON]:
+        return GET("/items", page=number or "first")
+
+
+ROUTES = [
+    path("items/<int:item_id>/<slug:unused>", Item.as_view()),
+    path("orders", Order.as_view()),
+    re_path(r"^listed(?:/(?P<number>\d+))?$", Listed.as_view()),
+]
 ASKED = ("Item", "item_id=7", "-q", "q=a b=c", "-q", "tag=x", "-q", "tag=y")
 
 
@@ -127,6 +137,15 @@ async def test_the_waterfall_is_drawn_whatever_the_settings_log() -> None:
         ended = await called({"shop": shop, "others": others}, *ASKED)
 
     assert "2 attempts for 2 calls" in ended.err
+
+
+@pytest.mark.parametrize(("given", "page"), [((), "first"), (("number=3",), "3")])
+async def test_what_a_url_may_leave_out_need_not_be_given(given: tuple[str, ...], page: str) -> None:
+    async with serving_stub("shop") as shop:
+        shop.on("/items", [])
+        ended = await called({"shop": shop}, "Listed", *given)
+
+    assert (ended.code, [asked.query for asked in shop.received]) == (0, [[("page", page)]])
 
 
 @pytest.mark.parametrize(
