@@ -69,7 +69,7 @@ def check_gateway(**_: object) -> list[CheckMessage]:
         found.extend(_route_faults(route))
     for view in dict.fromkeys(_function_views()):
         found.extend(_source_faults(view, view.__qualname__, upstreams))
-    return found
+    return list({(message.id, message.msg): message for message in found}.values())  # of a page at several routes, once
 
 
 @register(Tags.security, "gateway", deploy=True)
@@ -138,7 +138,10 @@ def _kwargs_of(entry: URLPattern | URLResolver) -> dict[str, Any]:
 
 def _left_out(pattern: str) -> frozenset[str]:
     """Name the groups of a regular expression that may match nothing: Django leaves their kwargs out."""
-    forms = [frozenset(names) for _, names in normalize(pattern)]
+    try:
+        forms = [frozenset(names) for _, names in normalize(pattern)]
+    except ValueError:  # there are expressions that Django cannot reverse
+        return frozenset()
     return frozenset.union(*forms) - frozenset.intersection(*forms)
 
 

@@ -66,7 +66,7 @@ class Protocol(ResponseHandler):
         self.addressed = True
         self.arrivals = select.poll()
         self.until = time.monotonic() + _LONGEST_LIFE
-        self._head_only: bool | None = None  # of its latest request; None before the first
+        self._used = False
         self._early = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -77,15 +77,13 @@ class Protocol(ResponseHandler):
     def send(self, trip: Trip, head: bytes, body: bytes | None, *, head_only: bool) -> None:
         """Take a trip aboard and send its request; of an answer to HEAD there is the head only."""
         trip.sent = True
-        trip.conn = "new" if self._head_only is None else "reused"
+        trip.conn = "reused" if self._used else "new"
         trip.answered = not self.addressed
         self.trip = trip
+        self._used = True
         self._early = 0
-        if head_only is not self._head_only:  # its parser reads one answer after another, all of one kind
-            self._head_only = head_only
-            self.set_response_params(
-                timer=_NO_TIMER, skip_payload=head_only, read_until_eof=True, auto_decompress=False
-            )
+        # Each answer has a parser of its own: aiohttp's keeps trailers, and what was sent too much, for the next one.
+        self.set_response_params(timer=_NO_TIMER, skip_payload=head_only, read_until_eof=True, auto_decompress=False)
         transport = self.transport
         if transport is None or transport.is_closing():
             raise aiohttp.ClientConnectionResetError("the connection has been closed")

@@ -168,13 +168,16 @@ def hashes_numbers(type_: Any) -> bool:
 
     Who writes such a value can make its members collide: msgspec then takes a time that grows with the square of them.
     """
-    hashed = (
-        getattr(info, name)
-        for info in _parts(type_)
-        for kinds, name in _HASHING
-        if isinstance(info, kinds)
-    )  # fmt: skip
-    return any(isinstance(part, _HASHED_AS_NUMBERS) for info in hashed for part in _within(info))
+    return any(_hashes_numbers(info) for info in _parts(type_))
+
+
+def _hashes_numbers(info: Any) -> bool:
+    if isinstance(info, (msgspec.inspect.SetType, msgspec.inspect.FrozenSetType)):
+        hashed = info.item_type  # if of any kind, numbers too, where keys of any kind are texts
+        return any(isinstance(part, (*_HASHED_AS_NUMBERS, msgspec.inspect.AnyType)) for part in _within(hashed))
+    if isinstance(info, msgspec.inspect.DictType):
+        return any(isinstance(part, _HASHED_AS_NUMBERS) for part in _within(info.key_type))
+    return False
 
 
 def _inner(info: Any) -> list[Any]:
@@ -299,11 +302,6 @@ def _splice(value: object) -> Any:
     raise TypeError(message)
 
 
-#: Types that hash some of what they are built of, and where that stands.
-_HASHING: Final = (
-    ((msgspec.inspect.SetType, msgspec.inspect.FrozenSetType), "item_type"),
-    ((msgspec.inspect.DictType,), "key_type"),
-)
 _HASHED_AS_NUMBERS: Final = (
     msgspec.inspect.IntType,
     msgspec.inspect.FloatType,

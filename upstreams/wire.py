@@ -93,7 +93,7 @@ def _is_chunked(fields: CIMultiDictProxy[str]) -> bool:
 
 def _has_body(fields: CIMultiDictProxy[str]) -> bool:
     """Tell whether headers announce a body, which a status may forbid: it may come all the same."""
-    return "Transfer-Encoding" in fields or fields.get("Content-Length", "0") != "0"
+    return "Transfer-Encoding" in fields or fields.get("Content-Length", "").strip("0") != ""
 
 
 class ProtocolError(Exception):

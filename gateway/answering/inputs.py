@@ -33,8 +33,8 @@ _SEVERAL: Final = (
 def read_inputs(plan: Plan, request: HttpRequest, kwargs: Mapping[str, Any], max_body: int) -> dict[str, Any]:
     """Return the page's inputs by name. Raises Problem: 400 for a wrong value, 413 and 415 for a wrong body."""
     inputs: dict[str, Any] = {**kwargs, "request": request}
-    if not plan.kwargs.keys() <= kwargs.keys():  # Django leaves out what an optional group of the URL did not match
-        inputs = {**dict.fromkeys(plan.kwargs), **inputs}
+    if (lacking := plan.kwargs.keys() - kwargs.keys()) and not plan.not_in(kwargs):
+        inputs.update(dict.fromkeys(lacking))  # Django leaves out what an optional group of the URL did not match
     if plan.query is not None:
         inputs["query"] = _query(request, plan.query)
     if plan.body is not None:

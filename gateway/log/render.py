@@ -35,14 +35,11 @@ def identify(identity: Mapping[str, str]) -> None:
 
 def line(level: str, event: str, fields: Mapping[str, Any]) -> bytes:
     """Return one of the catalogue's events as its line: when, how grave, what and whose in front, then its fields."""
-    now = time.time_ns() // 1000
-    head = (
-        f'{{"timestamp":"{_second(now // 1_000_000)}.{now % 1_000_000:06d}Z","level":"{level}","event":"{event}"'
-        f',"schema":{SCHEMA}'
-    )
+    second, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
+    head = (_second(second), b"%06d" % microseconds, _kind(level, event), _whose.get())
     if not fields:
-        return b"%b%b}" % (head.encode(), _whose.get())
-    return b"%b%b,%b" % (head.encode(), _whose.get(), _encode(fields)[1:])
+        return b"".join((*head, b"}"))
+    return b"".join((*head, b",", _encode(fields)[1:]))
 
 
 def render(_: WrappedLogger, level: str, fields: EventDict) -> bytes:
@@ -53,9 +50,15 @@ def render(_: WrappedLogger, level: str, fields: EventDict) -> bytes:
 
 
 @lru_cache(maxsize=2)
-def _second(seconds: int) -> str:
-    """Return a second since 1970 as text: many lines share it."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
+def _second(seconds: int) -> bytes:
+    """Return how a line begins in a second since 1970, up to its fractions: many lines share it."""
+    return f'{{"timestamp":"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.'.encode()
+
+
+@lru_cache(maxsize=128)
+def _kind(level: str, event: str) -> bytes:
+    """Return how a line goes on behind its time: the catalogue has few events, and a project's code few texts."""
+    return f'Z","level":"{level}","event":"{event}","schema":{SCHEMA}'.encode()
 
 
 def _encode(value: Any) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from upstreams import InvalidParameter
 
 _FEW: Final = 1000  # which cost milliseconds at the worst
-_MOST_ALIKE: Final = 100  # of those that are not equal
+_MOST_ALIKE: Final = 100
 
 
 def distinct(keys: Iterable[Any]) -> list[Any]:
@@ -31,7 +31,7 @@ def distinct(keys: Iterable[Any]) -> list[Any]:
 
 
 def _collide(keys: list[Any]) -> bool:
-    """Tell whether many keys have one hash and are not equal."""
+    """Tell whether many keys have one hash and are written differently."""
     hashes = Counter(map(hash, keys))
     frequent: dict[int, set[str]] = {value: set() for value, count in hashes.items() if count > _MOST_ALIKE}
     for key in keys if frequent else ():

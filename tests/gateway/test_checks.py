@@ -260,6 +260,16 @@ def test_a_group_that_may_match_nothing_gives_none() -> None:
     assert told[:2] == ("gateway.E004", f"Numbered takes 'number' as str, but the URL {optional!r} gives str | None.")
 
 
+def test_an_expression_that_django_cannot_reverse_is_left_alone() -> None:
+    assert check(re_path(r"(?i:users)/(?P<number>\d+)$", Numbered.as_view())) == []
+
+
+def test_what_is_wrong_with_a_page_is_told_once_wherever_it_is_routed() -> None:
+    views = [Numbered.as_view(), Numbered.as_view(deadline=5.0), Numbered.as_view(deadline=6.0)]
+    told = check(*(path(f"{nth}/<number>", view) for nth, view in enumerate(views)), table={})
+    assert [message[0] for message in told] == ["gateway.E002"]
+
+
 def test_a_page_is_checked_against_each_of_its_urls() -> None:
     told = check(path("a/<int:user_id>", view), path("b/<user_id>", view), path("c", view))
     assert [(id_, sentence.rpartition("URL ")[2]) for id_, sentence, _, _ in told] == [

@@ -221,6 +221,7 @@ class Wanting(msgspec.Struct):
 class Texts(msgspec.Struct):
     names: set[str]
     by_name: dict[str, list[int]]
+    loose: dict[Any, Any] = {}
 
 
 class TestDeclaring:
@@ -248,7 +249,7 @@ class TestDeclaring:
 
     @pytest.mark.parametrize(
         "field",
-        [set[int], frozenset[uuid.UUID], dict[int, str], list[dict[Decimal, int]], set[tuple[str, float]] | None],
+        [set[int], frozenset[uuid.UUID], dict[int, str], list[dict[Decimal, int]], set[tuple[str, float]] | None, set],
         ids=str,
     )
     def test_numbers_of_the_client_are_no_keys_of_a_large_body(self, field: Any) -> None:

@@ -336,6 +336,27 @@ async def test_an_answer_without_a_body_is_none_where_the_type_has_it(raw: Raw, 
         assert (await one.ask(GET("/"), JSON)).fault is Fault.BODY_MISMATCH
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        CHUNKED + b"2\r\n{}\r\n0\r\nx-left: of another\r\n\r\n",
+        CHUNKED + b"2\r\n{}\r\n0\r\nContent-Encoding: br\r\n\r\n",
+        answer() + b"HTTP/1.1 500 Oh\r\nx-left: ",
+        answer() + b"H",
+    ],
+    ids=["trailer", "trailer that says much", "part of another answer", "a byte of another answer"],
+)
+async def test_nothing_of_one_answer_is_in_the_next(raw: Raw, rest: bytes) -> None:
+    raw.on("/first", rest).on("/second", answer(b'"second"'))
+
+    async with asking(Upstream(raw.url, retry=TWICE)) as one:
+        await one.ask(GET("/first"))
+        second = await one.ask(GET("/second"), Reply[str])
+
+    assert (second.fault, second.status, second.value.value) == (None, 200, "second")
+    assert set(second.value.headers) == {"content-type", "content-length"}
+
+
 @pytest.mark.parametrize("field", ["Transfer-Encoding: chunked", "Content-Length: 5", "Content-Length: 10000000000"])
 async def test_a_body_that_a_204_announces_is_taken_for_no_other_answer(raw: Raw, field: str) -> None:
     raw.on("/write", head("204 No Content", field), apart, b"0\r\n\r\n").on("/read", answer())

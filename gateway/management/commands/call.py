@@ -103,10 +103,12 @@ async def _answer(page: type[AggregateView], request: HttpRequest, kwargs: Mappi
 
 def _page(name: str) -> type[AggregateView]:
     """Return the one page of a name."""
-    found = [route.page for route in chosen(name)]
+    found: dict[str, type[AggregateView]] = {}
+    for route in chosen(name):
+        found.setdefault(full_name(route.page), route.page)  # the first, where as_view has made others of it
     if len(found) > 1:
-        raise CommandError(f"several pages are called {name}: {', '.join(map(full_name, found))}")
-    return found[0]
+        raise CommandError(f"several pages are called {name}: {', '.join(found)}")
+    return next(iter(found.values()))
 
 
 def _kwargs(page: type[AggregateView], given: dict[str, str]) -> dict[str, Any]:

@@ -109,6 +109,8 @@ class PricedPage(PatientPage):
 
 
 class LabelledPage(PatientPage):
+    max_body = 1000
+
     @call("all")
     def order(self, body: Labelled) -> Request[JSON]:
         return POST("/orders", json=len(body.labels))
@@ -137,6 +139,20 @@ class NumberedPage(PatientPage):
     @call("all")
     def found(self, number: str | None) -> Request[JSON] | None:
         return None if number is None else GET("/search", page=number)
+
+
+class EitherPage(PatientPage):
+    @call("all")
+    def found(self, number: str) -> Request[JSON]:
+        return GET("/search", page=number)
+
+
+async def test_none_is_not_given_for_what_cannot_be_none(stub: StartStub) -> None:
+    server = await stub("all")
+    pattern = r"^(?:page/(?P<number>\d+)|first)$"  # of which no check can tell that it may match nothing
+    with asking([re_path(pattern, EitherPage.as_view())], {"all": server}) as client:
+        assert (await client.get("/first")).status_code == 500
+    assert server.received == []
 
 
 async def test_a_group_of_the_url_that_matched_nothing_is_none(stub: StartStub) -> None:

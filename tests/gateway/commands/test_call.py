@@ -48,6 +48,7 @@ class Listed(PatientPage):
 ROUTES = [
     path("items/<int:item_id>/<slug:unused>", Item.as_view()),
     path("orders", Order.as_view()),
+    path("more/<number>", Listed.as_view(deadline=50.0)),
     re_path(r"^listed(?:/(?P<number>\d+))?$", Listed.as_view()),
 ]
 ASKED = ("Item", "item_id=7", "-q", "q=a b=c", "-q", "tag=x", "-q", "tag=y")
