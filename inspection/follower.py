@@ -171,7 +171,8 @@ class Follower:
         if source.file is None and entry.name.endswith(_PLAIN):
             found = entry.stat()
             if found.st_size != source.state.size:
-                source.file = _opened(entry, min(source.state.size, found.st_size))
+                source.file = _opened(entry)
+                source.file.seek(min(source.state.size, found.st_size))
         elif source.file is not None and _is_old(source.state):
             source.close()
 
@@ -184,28 +185,39 @@ class Follower:
 
     def _meet_old(self, entry: os.DirEntry[str]) -> None:
         """Note a file that was there before, and where its last whole line ends."""
-        found = entry.stat()
         if entry.name.endswith(_PACKED):
-            self._packed.add(found.st_ino)
+            self._packed.add(entry.inode())
             return
-        state = _State(found.st_size, found.st_mtime_ns)
-        file = None if _is_old(state) else _opened(entry, None)
-        self._sources[found.st_ino] = _Source(entry.name, file, state)
+        found, file = entry.stat(), None
+        if not _is_old(_State(found.st_size, found.st_mtime_ns)):
+            file = _opened(entry)
+            found = os.fstat(file.fileno())
+            file.seek(last_end(file, found.st_size))
+        self._sources[found.st_ino] = _Source(entry.name, file, _State(found.st_size, found.st_mtime_ns))
 
     def _meet_new(self, entry: os.DirEntry[str]) -> None:
         """Read a file from its beginning, unless it is one of those that are known, in its other form."""
-        found = entry.stat()
         if entry.name.endswith(_PLAIN):
-            state = _State(found.st_size, found.st_mtime_ns)
-            is_read = any(source.packed and _is_packed(state, source.state) for source in self._sources.values())
-            file = _opened(entry, found.st_size if is_read else 0)
-            self._sources[found.st_ino] = _Source(entry.name, file, state)
+            self._meet_plain(entry)
             return
+        found = entry.stat()
         self._packed.add(found.st_ino)
         state = _State(_unpacked_size(entry), found.st_mtime_ns)
         if not any(_is_packed(source.looked_at(), state) for source in self._sources.values()):
             unpacked = cast("IO[bytes]", gzip.open(entry.path))  # noqa: SIM115 - the source closes it
             self._sources[found.st_ino] = _Source(entry.name, unpacked, state, packed=True)
+
+    def _meet_plain(self, entry: os.DirEntry[str]) -> None:
+        """Read a plain file: the one that is opened, for the one that was listed may have been renamed meanwhile."""
+        file = _opened(entry)
+        found = os.fstat(file.fileno())
+        if found.st_ino in self._sources:
+            file.close()
+            return
+        state = _State(found.st_size, found.st_mtime_ns)
+        if any(source.packed and _is_packed(state, source.state) for source in self._sources.values()):
+            file.seek(state.size)
+        self._sources[found.st_ino] = _Source(entry.name, file, state)
 
     def _entries(self) -> Iterator[os.DirEntry[str]]:
         with suppress(OSError), os.scandir(self._folder) as entries:
@@ -244,11 +256,9 @@ def last_end(file: IO[bytes], size: int) -> int:
     return 0
 
 
-def _opened(entry: os.DirEntry[str], at: int | None) -> IO[bytes]:
-    """Open a file at some byte, None being behind its last whole line. Raises OSError."""
-    file: IO[bytes] = Path(entry.path).open("rb", buffering=0)  # noqa: SIM115 - the source closes it
-    file.seek(last_end(file, os.fstat(file.fileno()).st_size) if at is None else at)
-    return file
+def _opened(entry: os.DirEntry[str]) -> IO[bytes]:
+    """Open a file at its beginning. Raises OSError."""
+    return Path(entry.path).open("rb", buffering=0)
 
 
 def _is_old(state: _State) -> bool:

@@ -71,6 +71,48 @@ def test_a_file_that_is_renamed_goes_on_and_a_new_one_of_its_name_is_read_whole(
     assert follower.read() == [row(6), row(7)]
 
 
+class Rotating:
+    """A folder's entry whose file is set aside, and made anew, when somebody is about to open it."""
+
+    def __init__(self, entry: os.DirEntry[str], pending: list[int]) -> None:
+        self._entry = entry
+        self._pending = pending
+        self.name = entry.name
+        self.inode = entry.inode
+        self.stat = entry.stat
+
+    @property
+    def path(self) -> str:
+        path = Path(self._entry.path)
+        if self._pending:
+            path.rename(path.with_name("gateway-7-20260504T090000.000000Z.ndjson"))
+            add(path, self._pending.pop())
+        return str(path)
+
+
+def test_a_file_that_is_renamed_while_it_is_being_opened_is_read_once_and_so_is_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir, pending = os.scandir, [2]
+
+    class Entries:
+        def __init__(self, path: Path) -> None:
+            self._entries = [Rotating(entry, pending) for entry in scandir(path)]
+
+        def __enter__(self) -> list[Rotating]:
+            return self._entries
+
+        def __exit__(self, *_: object) -> None: ...
+
+    with Follower(tmp_path) as follower:
+        add(tmp_path / "gateway-7.ndjson", 1)
+        monkeypatch.setattr(os, "scandir", Entries)
+        found = [line for _ in range(4) for line in follower.read()]
+        monkeypatch.undo()
+
+    assert sorted(found) == [row(1), row(2)]
+
+
 def test_what_was_written_last_to_a_file_that_is_gone_is_read(current: Path, follower: Follower) -> None:
     add(current, 3)
     current.unlink()
