@@ -18,11 +18,12 @@ _SILENT = replace(TRIBUTARY, server="Tributary, log off", environment={"LOG_DIR"
 _PAIR = (FLOOR, TRIBUTARY)
 _EVERYBODY = (FLOOR, TRIBUTARY, TYPED, *PEERS)
 
-# Few connections: the end of a round cuts off what is under way, which of a slow server's answers would be many.
+# Few connections: the end of a round cuts off what is under way, which of a slow server's answers would be many. Short
+# rounds, and more of them: a shared machine is fast and slow by turns, and each ratio is of one round.
 MERGED = (
-    Work("5 KB merged", _EVERYBODY, size="5k"),
-    Work("30 KB merged", _EVERYBODY, size="30k"),
-    Work("270 KB merged", _EVERYBODY, size="270k", connections=4),
+    Work("5 KB merged", _EVERYBODY, size="5k", rounds=6, seconds=1),
+    Work("30 KB merged", _EVERYBODY, size="30k", rounds=6, seconds=1),
+    Work("270 KB merged", _EVERYBODY, size="270k", connections=4, rounds=6, seconds=1),
 )
 LATENCY = Work(
     "one client, three upstreams of 20 ms",
@@ -31,12 +32,13 @@ LATENCY = Work(
     connections=1,
     seconds=4,
 )
-COALESCED = Work("64 clients, one page", (FLOOR, TRIBUTARY, SHARED), upstream_ms=20, connections=64)
+COALESCED = Work("64 clients, one page", (FLOOR, TRIBUTARY, SHARED), upstream_ms=20, connections=64, rounds=5)
 TWO = replace(TRIBUTARY, server="Tributary, 2 workers", workers=2)
 WORKERS = Work(
     "workers",
     (*_PAIR, replace(FLOOR, server=f"{FLOOR.server}, 2 workers", workers=2), TWO),
     connections=64,
+    rounds=5,
 )
 SHORT = (*MERGED, LATENCY, COALESCED, WORKERS)
 
