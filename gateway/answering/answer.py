@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from typing import Any, Final, Generic, TypeVar
 
@@ -143,6 +143,13 @@ class CallFailed(Exception):
     def _wait(self, status: int) -> dict[str, str]:
         """Say when to come again, in whole seconds, where the status asks the client to."""
         return {"Retry-After": str(math.ceil(self.retry_after or 1))} if status in _BUSY else {}
+
+
+def passes_through(outcome: Outcome, statuses: Collection[int], *, required: bool) -> bool:
+    """Tell whether a status is the page's own: the call says so, or the upstream does of a required one."""
+    return outcome.fault is Fault.HTTP_RESPONSE_STATUS and (
+        outcome.status in statuses or (outcome.passthrough and required)
+    )
 
 
 def failure_of(outcome: Outcome) -> Failure:

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from functools import lru_cache
 from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
-from gateway.answering.answer import CallFailed, Failure, Problem, failure_of
+from gateway.answering.answer import CallFailed, Failure, Problem, failure_of, passes_through
 from gateway.log import events
 from gateway.running.tasks import reap
-from upstreams import JSON, Call, Deadline, Decoder, Fault, Hedge, Inbound, Outcome, Request, Sender
+from upstreams import JSON, Call, Deadline, Decoder, Hedge, Inbound, Outcome, Request, Sender
 from upstreams.policy import status_faults
 
 T = TypeVar("T")
@@ -188,9 +188,7 @@ class Fan:
         if outcome.ok:
             return outcome.value
         self._failures[call.name] = failure_of(outcome)
-        passes = outcome.fault is Fault.HTTP_RESPONSE_STATUS and (
-            outcome.status in passthrough or (outcome.passthrough and self._required and not optional)
-        )
+        passes = passes_through(outcome, passthrough, required=self._required and not optional)
         if optional and not passes:
             return None
         raise _Failed(self, call, outcome, passthrough=passes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import operator
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -12,14 +11,13 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.answering.answer import CallFailed, Failure, denied, failure_of, shown, skipped
-from gateway.declaring.plan import Join, Node, Plan
+from gateway.answering.answer import CallFailed, Failure, denied, failure_of, passes_through, shown, skipped
+from gateway.declaring.plan import Node, Plan
 from gateway.log import events
 from gateway.running.fan import Fan
-from gateway.running.keys import distinct
+from gateway.running.joins import make_join
 from gateway.running.tasks import Overdue, is_cancelled, together, until
 from upstreams import Call, Deadline, Fault, Inbound, InvalidParameter, Outcome, Request, Sender
-from upstreams.values import Unreadable
 
 _MOST_LOOKED_AT: Final = 1000
 
@@ -158,6 +156,11 @@ class FanOut:
         self.complete = False
         self._stand_in(node)
 
+    def failed(self, node: Node, outcome: Outcome) -> CallFailed:
+        """Return what a call without a value fails with."""
+        passes = passes_through(outcome, node.policy.passthrough, required=node.required)
+        return CallFailed(node.name, failure_of(outcome), passthrough=passes, retry_after=outcome.retry_after)
+
     def _skip(self, node: Node, culprit: str) -> None:
         """Leave a call out. That alone makes no answer incomplete: the culprit has, if it failed."""
         self.failures[node.name] = skipped(node.upstream, culprit)
@@ -254,14 +257,6 @@ class FanOut:
                 waiter.set_result(None)
 
 
-def _failed(node: Node, outcome: Outcome) -> CallFailed:
-    """Return a call's failure. Its status is the page's if the call says so, or the upstream does of a required one."""
-    passes = outcome.fault is Fault.HTTP_RESPONSE_STATUS and (
-        outcome.status in node.policy.passthrough or (outcome.passthrough and node.required)
-    )
-    return CallFailed(node.name, failure_of(outcome), passthrough=passes, retry_after=outcome.retry_after)
-
-
 def _path_to(value: object, inputs: Mapping[str, Any]) -> str | None:
     """Find where a value stands in what the client gave: `user_id`, `query.tag`, `body.items[0].sku`.
 
@@ -301,108 +296,11 @@ async def _make_call(fan_out: FanOut, node: Node) -> None:
 
 def _take(fan_out: FanOut, node: Node, outcome: Outcome) -> None:
     if not outcome.ok:
-        fan_out.fail(node, _failed(node, outcome))
+        fan_out.fail(node, fan_out.failed(node, outcome))
     elif outcome.absent:
         fan_out.lack(node)
     else:
         fan_out.keep(node, outcome.value)
-
-
-async def _make_join(fan_out: FanOut, node: Node) -> None:
-    """Ask for every distinct key, in chunks, a few at once, and match the rows by key."""
-    join = node.join
-    assert join is not None  # noqa: S101 - the plan gives every batch and each one
-    keys = getattr(fan_out.page, join.keys)(**fan_out.arguments(join.key_params))
-    if keys is None:
-        fan_out.lack(node)
-        return
-    try:
-        wanted = distinct(keys)
-    except InvalidParameter as error:
-        fan_out.fail(node, CallFailed(node.name, fan_out.refusal(node, error)))
-        return
-    chunks = [wanted[start : start + join.size] for start in range(0, len(wanted), join.size)]
-    found: list[Mapping[Any, Any]] = [{}] * len(chunks)
-    lost: list[tuple[int, Failure]] = []
-    waiting = enumerate(chunks)
-
-    async def ask() -> None:
-        for nth, chunk in waiting:
-            rows = await _chunk(fan_out, node, join, chunk)
-            if isinstance(rows, Failure):
-                lost.append((nth, rows))
-            else:
-                found[nth] = rows
-
-    await together(ask() for _ in chunks[: join.concurrency])
-    _gather_rows(fan_out, node, chunks, found, lost)
-
-
-def _gather_rows(
-    fan_out: FanOut,
-    node: Node,
-    chunks: list[list[Any]],
-    found: list[Mapping[Any, Any]],
-    lost: list[tuple[int, Failure]],
-) -> None:
-    """Keep the rows in the order of their keys; with a fallback, losing every chunk means the fallback."""
-    rows = {key: row for part in found for key, row in part.items()}
-    if lost:
-        fan_out.complete = False
-        lost.sort(key=_first)
-        fan_out.failures[node.name] = msgspec.structs.replace(
-            lost[0][1],
-            attempts=sum(failure.attempts for _, failure in lost),
-            keys=[key for nth, _ in lost for key in chunks[nth]],
-        )
-    if lost and len(lost) == len(chunks) and node.policy.has_fallback:
-        fan_out.keep(node, node.fallback())
-    else:
-        fan_out.keep(node, rows)
-
-
-async def _chunk(fan_out: FanOut, node: Node, join: Join, chunk: list[Any]) -> Mapping[Any, Any] | Failure:
-    """Ask for one chunk of keys; its rows by key, or why there are none."""
-    request = fan_out.request(node, chunk if node.kind == "batch" else chunk[0])
-    if request is None:
-        return {}
-    if isinstance(request, Failure):
-        return _lose(fan_out, node, chunk, CallFailed(node.name, request))
-    outcome = await fan_out.send(node, request, part=repr(chunk))  # by its keys: their order is not the same each time
-    try:
-        if outcome.ok:
-            return _rows(node, join, outcome, chunk)
-    except Unreadable as error:
-        outcome = msgspec.structs.replace(outcome, fault=error.fault, detail=str(error))
-    return _lose(fan_out, node, chunk, _failed(node, outcome))
-
-
-def _lose(fan_out: FanOut, node: Node, chunk: list[Any], failed: CallFailed) -> Failure:
-    """Return a chunk's failure with its keys. A required join's first fails the page from here."""
-    failed.failure = msgspec.structs.replace(failed.failure, keys=chunk)
-    if node.required or failed.passthrough:
-        fan_out.fail(node, failed)
-    return failed.failure
-
-
-def _rows(node: Node, join: Join, outcome: Outcome, chunk: list[Any]) -> Mapping[Any, Any]:
-    """Match rows by key, never by position; rows nobody asked for are left out. Raises Unreadable."""
-    if outcome.absent:
-        return {}
-    if node.kind == "each":
-        return {chunk[0]: outcome.value}
-    assert join.row_key is not None  # noqa: S101 - every batch has one
-    try:
-        by_key = {join.row_key(row): row for row in join.rows(outcome.value)}
-    except (KeyError, TypeError):
-        if not isinstance(join.row_key, (operator.itemgetter, operator.attrgetter)):
-            raise
-        raise Unreadable(Fault.BODY_MISMATCH, "a row is without the key it is to be matched by") from None
-    return {key: by_key[key] for key in chunk if key in by_key}
-
-
-def _first(lost: tuple[int, Failure]) -> int:
-    return lost[0]
 
 
 async def _make_part(fan_out: FanOut, node: Node) -> None:
@@ -432,7 +330,7 @@ def _late(fan: Fan) -> Failure:
 
 _MAKERS: Final[Mapping[str, Callable[[FanOut, Node], Awaitable[None]]]] = {
     "call": _make_call,
-    "batch": _make_join,
-    "each": _make_join,
+    "batch": make_join,
+    "each": make_join,
     "part": _make_part,
 }
