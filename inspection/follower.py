@@ -169,10 +169,14 @@ class Follower:
     def _look_at(self, entry: os.DirEntry[str], source: _Source) -> None:
         """Wake a file that was written again, and let one sleep that was not."""
         if source.file is None and entry.name.endswith(_PLAIN):
-            found = entry.stat()
-            if found.st_size != source.state.size:
-                source.file = _opened(entry)
-                source.file.seek(min(source.state.size, found.st_size))
+            if entry.stat().st_size == source.state.size:
+                return
+            file, found = _opened(entry)
+            if found.st_ino == entry.inode():
+                source.file = file
+                file.seek(min(source.state.size, found.st_size))
+            else:  # renamed meanwhile: this one is met, or woken, by its own name
+                file.close()
         elif source.file is not None and _is_old(source.state):
             source.close()
 
@@ -188,10 +192,9 @@ class Follower:
         if entry.name.endswith(_PACKED):
             self._packed.add(entry.inode())
             return
-        found, file = entry.stat(), None
+        file, found = None, entry.stat()
         if not _is_old(_State(found.st_size, found.st_mtime_ns)):
-            file = _opened(entry)
-            found = os.fstat(file.fileno())
+            file, found = _opened(entry)
             file.seek(last_end(file, found.st_size))
         self._sources[found.st_ino] = _Source(entry.name, file, _State(found.st_size, found.st_mtime_ns))
 
@@ -209,8 +212,7 @@ class Follower:
 
     def _meet_plain(self, entry: os.DirEntry[str]) -> None:
         """Read a plain file: the one that is opened, for the one that was listed may have been renamed meanwhile."""
-        file = _opened(entry)
-        found = os.fstat(file.fileno())
+        file, found = _opened(entry)
         if found.st_ino in self._sources:
             file.close()
             return
@@ -256,9 +258,10 @@ def last_end(file: IO[bytes], size: int) -> int:
     return 0
 
 
-def _opened(entry: os.DirEntry[str]) -> IO[bytes]:
-    """Open a file at its beginning. Raises OSError."""
-    return Path(entry.path).open("rb", buffering=0)
+def _opened(entry: os.DirEntry[str]) -> tuple[IO[bytes], os.stat_result]:
+    """Open a file, and tell which one it is: its name may lead to another by now. Raises OSError."""
+    file = Path(entry.path).open("rb", buffering=0)  # noqa: SIM115 - the source closes it
+    return file, os.fstat(file.fileno())
 
 
 def _is_old(state: _State) -> bool:
