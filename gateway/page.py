@@ -273,10 +273,8 @@ def _server_timing(fan_out: FanOut) -> str:
 #: Statuses whose answers end with their headers (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5).
 _WITHOUT_CONTENT: Final = frozenset({204, 205, 304})
 _MOST_HASHED: Final = 64 * 1024  # bytes of numbers that collide take a tenth of a second, and ten times as many ten
-#: What a subclass of a page may set, and `as_view` too.
-_SETTINGS: Final = frozenset(
-    {"deadline", "envelope", "partial_status", "methods", "max_body", "log_fields", "heartbeat"}
-)
+#: What a subclass of a page may set, and `as_view` too: the annotated attributes that have a default.
+_SETTINGS: Final = AggregateView.__annotations__.keys() & vars(AggregateView).keys()
 _RESERVED: Final = frozenset(
     name for name in (*dir(View), *vars(AggregateView), *AggregateView.__annotations__) if not name.startswith("__")
 ) | {"get", "head", "post", "put", "patch", "delete", "options", "trace", "request", "args", "kwargs", "setup"}

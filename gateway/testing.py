@@ -49,14 +49,20 @@ class PageTest(msgspec.Struct, kw_only=True):
     @property
     def complete(self) -> bool:
         """Whether nothing is missing."""
-        return bool(self.body[-1]["complete"]) if self.streamed else self.headers.get("X-Complete") == "true"
+        return self._end.get("complete") is True if self.streamed else self.headers.get("X-Complete") == "true"
 
     @property
     def errors(self) -> dict[str, Any]:
         """What is missing, by call."""
-        told = self.body[-1] if self.streamed else self.body if self.enveloped or self.status >= _ERROR else None
-        found: dict[str, Any] = told.get("errors", {}) if isinstance(told, dict) else {}
+        told = self.streamed or self.enveloped or self.status >= _ERROR
+        found: dict[str, Any] = self._end.get("errors", {}) if told else {}
         return found
+
+    @property
+    def _end(self) -> dict[str, Any]:
+        """What tells of the whole: the answer's object or a stream's last frame; nothing where there is none."""
+        last = self.body[-1] if self.streamed and self.body else self.body
+        return last if isinstance(last, dict) else {}
 
 
 def page_test(

@@ -37,7 +37,7 @@ def _collide(keys: list[Any]) -> bool:
     for key in keys if frequent else ():
         alike = frequent.get(hash(key))
         if alike is not None:
-            alike.add(f"{key:x}" if isinstance(key, int) else repr(key))  # a decimal has an end, and takes longer
+            alike.add(hex(key) if isinstance(key, int) else repr(key))  # a decimal has an end, and takes longer
             if len(alike) > _MOST_ALIKE:
                 return True
     return False

@@ -372,6 +372,12 @@ def test_an_answer_to_options_has_nothing_in_it() -> None:
     assert (done.status, done.data, done.errors) == (204, None, {})
 
 
+def test_nor_has_one_to_head() -> None:
+    done = page_test(Shop, user_id=7, answers=GIVEN, method="HEAD", headers={"Accept": "application/jsonl"})
+
+    assert (done.status, done.errors) == (200, {})
+
+
 def test_an_answer_without_a_body_is_none() -> None:
     class Gone(PatientPage):
         def merge(self) -> Answer[None]:

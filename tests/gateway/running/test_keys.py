@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import uuid
 from collections.abc import Iterable
 from decimal import Decimal
@@ -52,6 +53,15 @@ def test_every_key_comes_once_in_its_order(keys: Iterable[Any], found: list[Any]
 def test_keys_that_cannot_be_compared_are_refused() -> None:
     with pytest.raises(InvalidParameter, match="one of them is an array or an object"):
         distinct([1, [2]])
+
+
+class Size(int, enum.Enum):
+    SMALL = 1
+    LARGE = 2
+
+
+def test_numbers_may_have_names() -> None:
+    assert distinct([Size.SMALL, Size.LARGE] * 1000) == [Size.SMALL, Size.LARGE]
 
 
 class Wanted(msgspec.Struct):
