@@ -32,6 +32,8 @@ while True:
         assert process.stdout is not None
         assert process.stderr is not None
         told = process.stderr.read(8 * wait)
+        while not any(counts(tmp_path).values()):  # it counts from the moment that its thread has begun
+            told += process.stderr.read(8)
         process.kill()
         told += process.stderr.read()
     logged = len(told) // 8
