@@ -10,6 +10,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from gateway.answering.answer import Problem
+from gateway.answering.headers import stored
 from gateway.answering.problems import problem_of, problem_response
 from gateway.serving.visit import Visit, visit_of
 
@@ -76,10 +77,11 @@ async def _found_on_the_loop(request: HttpRequest, *_: object) -> None:
 def _finished(request: HttpRequest, visit: Visit, response: HttpResponseBase) -> HttpResponseBase:
     if response.status_code >= _ERROR and isinstance(response, HttpResponse) and _is_djangos_own(request, response):
         _tell(request, response)
-    response["X-Request-ID"] = visit.inbound.request_id
+    headers = stored(response)
+    headers["x-request-id"] = ("X-Request-ID", visit.inbound.request_id)
     size = None if response.streaming else len(response.content)  # type: ignore[attr-defined]
-    if size is not None and not (response.has_header("Content-Length") or response.status_code in _BODILESS):
-        response["Content-Length"] = str(size)
+    if size is not None and "content-length" not in headers and response.status_code not in _BODILESS:
+        headers["content-length"] = ("Content-Length", str(size))
     if not visit.streaming:
         visit.finish(response.status_code, size)
     return response

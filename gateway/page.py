@@ -16,6 +16,7 @@ from django.utils.decorators import classonlymethod
 from django.views import View
 
 from gateway.answering.answer import Answer, CallFailed, Problem, envelope
+from gateway.answering.headers import stored
 from gateway.answering.inputs import read_inputs
 from gateway.answering.negotiation import JSON_TYPE, negotiate
 from gateway.answering.problems import problem_of, problem_response
@@ -89,10 +90,11 @@ class AggregateView(View):
         except Exception as error:  # noqa: BLE001 - the next line knows them all
             response = problem_response(request, problem_of(request, error))
         if self.plan.streamable:
-            if "Vary" in response.headers:
+            headers = stored(response)
+            if "vary" in headers:
                 patch_vary_headers(response, ("Accept",))
             else:
-                response.headers["Vary"] = "Accept"
+                headers["vary"] = ("Vary", "Accept")
         return response
 
     async def _respond(self, request: HttpRequest, kwargs: Mapping[str, Any]) -> HttpResponseBase:
@@ -139,12 +141,14 @@ class AggregateView(View):
         if status in _WITHOUT_CONTENT:
             content = b""
         visit.fields["complete"] = fan_out.complete
-        headers = {"Content-Type": JSON_TYPE, **answer.headers, "X-Complete": "true" if fan_out.complete else "false"}
+        response = HttpResponse(content, JSON_TYPE, status)
+        for name, value in answer.headers.items():
+            response[name] = value
+        stored(response)["x-complete"] = ("X-Complete", "true" if fan_out.complete else "false")
         if errors:
-            headers["Proxy-Status"] = proxy_status(errors)
+            response["Proxy-Status"] = proxy_status(errors)
         if conf().server_timing:
-            headers["Server-Timing"] = _server_timing(fan_out)
-        response = HttpResponse(content, status=status, headers=headers)
+            response["Server-Timing"] = _server_timing(fan_out)
         _set_cookies(response, answer.cookies)
         return response
 

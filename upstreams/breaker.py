@@ -11,6 +11,8 @@ import random
 from collections.abc import Callable
 from typing import Final, Literal, Protocol
 
+import msgspec
+
 from upstreams.policy import Breaker
 
 _SLICES: Final = 10
@@ -226,6 +228,14 @@ def _forcing(state: Forced | None, reason: str) -> str:
     return f"{'forced' if state else 'no longer forced'} {reason}".rstrip()
 
 
+class _Slice(msgspec.Struct):
+    """The attempts of a tenth of the window's time."""
+
+    total: int = 0
+    failed: int = 0
+    slow: int = 0
+
+
 class _Window:
     """Attempts of the latest seconds, counted in ten slices of which the oldest falls away."""
 
@@ -239,26 +249,28 @@ class _Window:
 
     def clear(self) -> None:
         self.total = self.failed = self.slow = 0
-        self._slices = [(0, 0, 0)] * _SLICES
+        self._slices = [_Slice() for _ in range(_SLICES)]
         self._latest = 0
+        self._slice = self._slices[0]
 
     def add(self, now: float, *, failed: bool, slow: bool) -> None:
         """Count one attempt at a moment, after letting go of what is too old for it."""
-        if (slice_ := int(now / self._width)) > self._latest:
-            self._advance(slice_)
-        at = self._latest % _SLICES
-        total, failures, slows = self._slices[at]
-        self._slices[at] = (total + 1, failures + failed, slows + slow)
+        if (number := int(now / self._width)) > self._latest:
+            self._advance(number)
         self.total += 1
-        self.failed += failed
-        self.slow += slow
+        self._slice.total += 1
+        if failed:
+            self.failed += 1
+            self._slice.failed += 1
+        if slow:
+            self.slow += 1
+            self._slice.slow += 1
 
-    def _advance(self, slice_: int) -> None:
-        for passed in range(max(self._latest + 1, slice_ - _SLICES + 1), slice_ + 1):
-            at = passed % _SLICES
-            total, failed, slow = self._slices[at]
-            self.total -= total
-            self.failed -= failed
-            self.slow -= slow
-            self._slices[at] = (0, 0, 0)
-        self._latest = max(self._latest, slice_)
+    def _advance(self, number: int) -> None:
+        for passed in range(max(self._latest + 1, number - _SLICES + 1), number + 1):
+            old = self._slices[passed % _SLICES]
+            self.total -= old.total
+            self.failed -= old.failed
+            self.slow -= old.slow
+            self._slice = self._slices[passed % _SLICES] = _Slice()
+        self._latest = number

@@ -193,9 +193,10 @@ class Connector(aiohttp.TCPConnector):
 
         It is to be released, or closed.
         """
-        idle = await self._get(self._keys[base], [])
-        if idle is not None:
-            return idle
+        while (idle := await self._get(self._keys[base], [])) is not None:
+            if _is_idle(idle):
+                return idle
+            idle.close()
         opening = self._opening(base)
         opening.trip = trip
         return await self.connect(opening, [], _NO_TIMEOUT)
@@ -210,13 +211,6 @@ class Connector(aiohttp.TCPConnector):
         if address[0] in self._forbidden:
             raise ProhibitedAddress
         return socket.socket(family, kind, protocol)
-
-    async def _get(self, key: ConnectionKey, traces: list[aiohttp.tracing.Trace]) -> Connection | None:
-        while (connection := await super()._get(key, traces)) is not None:
-            if _is_idle(connection):
-                return connection
-            connection.close()
-        return None
 
     def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
         if isinstance(protocol, Protocol):
@@ -253,9 +247,7 @@ class Connector(aiohttp.TCPConnector):
 
 def _is_idle(connection: Connection) -> bool:
     """Tell whether a connection is young, and nothing has come on it: neither read already nor still waiting."""
-    protocol = connection.protocol
-    if not isinstance(protocol, Protocol) or protocol.transport is None or protocol.should_close:
-        return False
+    protocol: Any = connection.protocol
     return protocol.addressed and protocol.until >= time.monotonic() and not protocol.arrivals.poll(0)
 
 

@@ -220,13 +220,12 @@ def header_value(name: str, value: object) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _parts(path: str) -> tuple[tuple[str, str], ...]:
-    """Split a template into (literal, name) pairs, the last name empty; refuses a wrong template once, at first use."""
+def _template(path: str) -> tuple[str, tuple[str, ...]]:
+    """Return a path as a template for `%`, and the names it is filled from; refuses a wrong one once, at first use."""
     if fault := template_faults(path):
         message = f"path {path!r} {fault}"
         raise ValueError(message)
-    pieces = _PLACEHOLDER.split(path)
-    return tuple(zip(pieces[::2], [*pieces[1::2], ""], strict=True))
+    return _PLACEHOLDER.sub("%s", path.replace("%", "%%")), placeholders(path)
 
 
 def _request(
@@ -248,19 +247,17 @@ def _request(
 
 def _path(path: str, params: dict[str, Any]) -> str:
     """Fill a template, taking from `params` what it uses, so that the rest is the query."""
-    filled = []
-    used = []
-    for literal, name in _parts(path):
-        filled.append(literal)
-        if name:
-            if name not in params:
-                message = f"path {path!r} names {{{name}}}, which is not given"
-                raise TypeError(message)
-            filled.append(_segment(name, params[name]))
-            used.append(name)
-    for name in used:
+    template, names = _template(path)
+    if not names:
+        return path
+    try:
+        values = [params[name] for name in names]
+    except KeyError as missing:
+        message = f"path {path!r} names {{{missing.args[0]}}}, which is not given"
+        raise TypeError(message) from None
+    for name in names:
         params.pop(name, None)
-    return "".join(filled)
+    return template % tuple(map(_segment, names, values))
 
 
 def _segment(name: str, value: object) -> str:

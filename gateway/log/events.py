@@ -51,7 +51,9 @@ class _Wide(_Catalogue):
 
     @staticmethod
     def _rendered(level: str, event: str, fields: dict[str, Any]) -> bytes:
-        return line(level, event, {name: value for name, value in fields.items() if name not in HEAD})
+        for name in HEAD.intersection(fields):
+            del fields[name]
+        return line(level, event, fields)
 
 
 _log: Final = _Catalogue(lines, [], {})

@@ -36,10 +36,8 @@ def identify(identity: Mapping[str, str]) -> None:
 def line(level: str, event: str, fields: Mapping[str, Any]) -> bytes:
     """Return one of the catalogue's events as its line: when, how grave, what and whose in front, then its fields."""
     second, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
-    head = (_second(second), b"%06d" % microseconds, _kind(level, event), _whose.get())
-    if not fields:
-        return b"".join((*head, b"}"))
-    return b"".join((*head, b",", _encode(fields)[1:]))
+    rest = b",%b" % _encode(fields)[1:] if fields else b"}"
+    return b"%b%06d%b%b%b" % (_second(second), microseconds, _kind(level, event), _whose.get(), rest)
 
 
 def render(_: WrappedLogger, level: str, fields: EventDict) -> bytes:

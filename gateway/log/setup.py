@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -114,11 +115,19 @@ def _dropped(count: int, sink: str) -> bytes:
 
 
 def _standard_output() -> int | None:
-    """Return the descriptor of standard output, None where the process was started without."""
+    """Return the descriptor of standard output, None where nobody can read it: /dev/null, or none at all."""
     try:
-        return sys.__stdout__.fileno() if sys.__stdout__ is not None else None
+        descriptor = sys.__stdout__.fileno() if sys.__stdout__ is not None else None
+        nowhere = descriptor is None or os.fstat(descriptor).st_rdev == _null_device()
     except (OSError, ValueError):
         return None
+    return None if nowhere else descriptor
+
+
+@cache
+def _null_device() -> int:
+    """Return its number, which no file, pipe or socket has."""
+    return Path(os.devnull).stat().st_rdev
 
 
 def _route_standard_library(level: int) -> None:

@@ -29,6 +29,7 @@ from django.utils.deprecation import MiddlewareMixin
 from django.utils.module_loading import import_string
 
 from gateway.answering.answer import Problem
+from gateway.answering.headers import stored
 from gateway.answering.problems import problem_of, problem_response
 from gateway.conf import conf
 from gateway.console.place import is_console
@@ -93,8 +94,8 @@ class Handler(ASGIHandler):
         if not isinstance(response, HttpResponse):
             await super().send_response(response, send)
             return
-        stored = response.headers._store.values()  # noqa: SLF001 - its items() are slow
-        headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in stored]
+        fields = stored(response).values()
+        headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in fields]
         headers += [(b"Set-Cookie", cookie.OutputString().encode("ascii")) for cookie in response.cookies.values()]
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": response.content})
@@ -117,7 +118,7 @@ class Handler(ASGIHandler):
             body = await _body(receive, _most_read(scope))
         except RequestAborted:
             return
-        if prefix := get_script_prefix(scope):  # Django's own without any is /
+        if prefix := scope["tributary.prefix"]:  # Django's own without any is /
             set_script_prefix(prefix)
         await signals.request_started.asend(sender=self.__class__, scope=scope)
         await self._respond(scope, body, receive, send)
@@ -200,8 +201,9 @@ def check_middleware(**_: object) -> list[CheckMessage]:
 
 
 def _is_page(scope: dict[str, Any]) -> bool:
-    """Tell whether a path leads to a page, or to nothing; what it leads to is kept for the request."""
-    path = _path_info(scope)
+    """Tell whether a path leads to a page, or to nothing; where it leads, and the prefix, are kept for the request."""
+    prefix = scope["tributary.prefix"] = get_script_prefix(scope)
+    path = _below(prefix, scope["path"]) if prefix else scope["path"]
     match: ResolverMatch | Exception | None
     try:
         match = _resolved(path)
@@ -262,11 +264,10 @@ def _check_content_type(scope: Mapping[str, Any]) -> None:
         raise BadRequest
 
 
-def _path_info(scope: Mapping[str, Any]) -> str:
-    """Return the path below the script prefix."""
-    path: str = scope["path"]
-    prefix = get_script_prefix(scope).rstrip("/")
-    return path[len(prefix) :] if path == prefix or path.startswith(f"{prefix}/") else path
+def _below(prefix: str, path: str) -> str:
+    """Return what is left of a path below the script prefix."""
+    root = prefix.rstrip("/")
+    return path[len(root) :] if path == root or path.startswith(f"{root}/") else path
 
 
 def _resolved(path: str) -> ResolverMatch | None:

@@ -25,6 +25,8 @@ from gateway.telemetry.opening import opened_telemetry
 
 #: So many objects more than before, and the young ones are looked through; Python's own number is 700.
 _YOUNG: Final = 10_000
+#: What is freed in one piece of this size and above goes back to the system, and what is left over of twice as much.
+_KEPT: Final = 16 * 1024 * 1024  # bytes
 
 
 @asynccontextmanager
@@ -36,6 +38,7 @@ async def worker() -> AsyncIterator[dict[str, Any]]:
         events.gateway_started(version=__version__, upstreams=list(conf().upstreams), pid=os.getpid())
         async with followed(conf().control_dir, fleet):
             admission = Admission(conf().admission_wait)
+            _keep_memory()
             with _spared_collector():
                 yield {"fleet": fleet, "admission": admission, **telemetry}
             admission.close()
@@ -57,6 +60,14 @@ def _spared_collector() -> Iterator[None]:
     finally:
         gc.set_threshold(*former)
         gc.unfreeze()
+
+
+def _keep_memory() -> None:
+    """Have glibc keep the memory of large bodies from one answer to the next; it learns how much from what is freed.
+
+    To give it back and take it again, a page at a time, costs 6 % of an answer of 270 KB.
+    """
+    bytes(_KEPT)
 
 
 async def lifespan(scope: dict[str, Any], receive: Receive, send: Send) -> None:

@@ -151,13 +151,15 @@ def _asked_times(headers: Mapping[str, str]) -> Iterator[float]:
 def visit_of(request: HttpRequest) -> Visit:
     """Return the request's visit, begun now if no middleware has, and told its route once that is known."""
     visit: Visit | None = getattr(request, "visit", None)
+    if visit is not None and visit.fields["http.route"] is not None:
+        return visit
     route = request.resolver_match.route if request.resolver_match is not None else None
     if visit is None:
         quiet = is_console(request.path)
         waited = getattr(request, "scope", _NO_SCOPE).get("tributary.waited", 0.0)
         visit = Visit(request.method or "", request.path, headers_of(request), route, waited=waited, quiet=quiet)
         request.visit = visit  # type: ignore[attr-defined]
-    elif route is not None and visit.fields["http.route"] is None:
+    elif route is not None:
         visit.route(route)
     return visit
 

@@ -827,7 +827,8 @@ class TestCanaries:
         async with asking(Upstream("http://127.0.0.1")) as one:
             connector = one.connector
             assert isinstance(connector, aiohttp.TCPConnector)
-            for name in ("_get", "_release", "_create_connection", "_wrap_create_connection"):
+            assert callable(connector._get)
+            for name in ("_release", "_create_connection", "_wrap_create_connection"):
                 assert getattr(type(connector), name) is not getattr(aiohttp.TCPConnector, name)
             assert connector._socket_factory is not None
             protocol = connector._factory()

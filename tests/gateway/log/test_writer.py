@@ -22,7 +22,7 @@ from gateway.log.outputs import Stream
 from gateway.log.setup import writer
 from gateway.log.writer import Output, Queue, Writer
 from tests.conftest import StartStub
-from tests.gateway.log.processes import ROOT, command, events, lost, numbers, run, start
+from tests.gateway.log.processes import ROOT, command, events, lost, numbers, run, start, written
 from tests.logs import Log
 from tests.serving import PatientPage, gateway
 from upstreams import GET, JSON, Request
@@ -439,6 +439,16 @@ def test_a_process_without_standard_output_logs_to_its_file_alone(tmp_path: Path
     assert numbers(events(file.read_bytes())) == [1]
 
 
+def test_a_process_whose_standard_output_leads_nowhere_logs_to_its_file_alone(tmp_path: Path) -> None:
+    program = "log(1); sys.stderr.write(repr(writer))"
+    with start(program, stdout=subprocess.DEVNULL, LOG_DIR=str(tmp_path)) as process:
+        _, sinks = process.communicate(timeout=60)
+    (file,) = tmp_path.iterdir()
+
+    assert sinks.count(b"<Queue ") == sinks.count(b"<Queue file ") == 1
+    assert numbers(events(file.read_bytes())) == [1]
+
+
 def test_a_forked_process_writes_its_own_lines_once_and_to_its_own_file(tmp_path: Path) -> None:
     code, found, complaint = run(
         """
@@ -482,12 +492,14 @@ for nth in range(20):
         for thread in threads: thread.start()
         for thread in threads: thread.join()
         writer.flush()
+        tidied()
         os._exit(0)
     os.waitpid(child, 0)
+tidied()
 """,
         LOG_DIR=str(tmp_path),
     )
-    files = [events(file.read_bytes()) for file in tmp_path.glob("*.ndjson")]
+    files = list(written(tmp_path).values())
 
     assert (code, complaint) == (0, b"")
     assert sorted(map(len, files)) == [1, *[8] * 20]
