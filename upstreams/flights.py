@@ -28,12 +28,18 @@ class Flight(msgspec.Struct, Generic[L, T], eq=False):
             if not follower.done():
                 follower.set_result(None)
 
-    async def landed(self, deadline: Deadline) -> T | None:
-        """Wait for the ending; None if the leader was cancelled. Raises TimeoutError at the follower's own deadline."""
+    async def landed(self, deadline: Deadline | None) -> T | None:
+        """Wait for the ending; None if the leader was cancelled.
+
+        Raises TimeoutError at the follower's deadline, which is not asked for where the leader's is no later.
+        """
         follower = asyncio.get_running_loop().create_future()
         self.followers.append(follower)
-        async with asyncio.timeout_at(deadline.at):
+        if deadline is None:
             await follower
+        else:
+            async with asyncio.timeout_at(deadline.at):
+                await follower
         return self.ending
 
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any, Literal
 
 from gateway.log import events
@@ -118,7 +119,7 @@ class Asking:
         call = Call(
             name,
             request,
-            Decoder(type_, decode),
+            _decoder(type_, decode),
             of or inbound(),
             Deadline.within(within),
             absent,
@@ -133,6 +134,12 @@ class Asking:
         is_idle(self.client)
         assert self.connector is not None
         assert not self.connector._acquired
+
+
+@cache
+def _decoder(type_: Any, decode: Callable[[bytes], Any] | None) -> Decoder:
+    """Return what a page's declaration would have made once."""
+    return Decoder(type_, decode)
 
 
 def is_idle(client: Client) -> None:

@@ -58,6 +58,33 @@ async def test_each_reads_the_answer_as_its_own_type_into_a_value_of_its_own(stu
     assert len(server.received) == 1
 
 
+async def test_opaque_json_which_nobody_can_change_is_read_once_for_all(stub: StartStub) -> None:
+    server, gate = await stub("service"), Gate({"id": 7})
+    server.on("/", gate)
+    async with asking(Upstream(server.url)) as one:
+        asked = await together(one, 3, GET("/"), of=inbound())
+        gate.open.set()
+        first, *others = await asyncio.gather(*asked)
+
+    assert bytes(first.value) == b'{"id":7}'
+    assert [other.value is first.value for other in others] == [True, True]
+
+
+async def test_but_not_where_the_status_means_something_else_to_another(stub: StartStub) -> None:
+    server, gate = await stub("service"), Gate({"id": 7})
+    server.on("/", gate)
+    async with asking(Upstream(server.url)) as one:
+        page = inbound()
+        first = asyncio.create_task(one.ask(GET("/"), of=page))
+        await gate.arrived.wait()
+        other = asyncio.create_task(one.ask(GET("/"), of=page, absent=(200,)))
+        await until(lambda: len(one.notes.joined) == 1)
+        gate.open.set()
+
+        assert (await first).absent is False
+        assert (await other).absent is True
+
+
 class Choosy(msgspec.Struct):
     id: int
 
