@@ -31,7 +31,8 @@ class Flight(msgspec.Struct, Generic[L, T], eq=False):
     async def landed(self, deadline: Deadline | None) -> T | None:
         """Wait for the ending; None if the leader was cancelled.
 
-        Raises TimeoutError at the follower's deadline, which is not asked for where the leader's is no later.
+        Raises TimeoutError at the follower's deadline; None stands for one that is no sooner than the leader's, by
+        which there is an ending.
         """
         follower = asyncio.get_running_loop().create_future()
         self.followers.append(follower)

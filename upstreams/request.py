@@ -248,8 +248,6 @@ def _request(
 def _path(path: str, params: dict[str, Any]) -> str:
     """Fill a template, taking from `params` what it uses, so that the rest is the query."""
     template, names = _template(path)
-    if not names:
-        return path
     try:
         values = [params[name] for name in names]
     except KeyError as missing:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -115,18 +116,26 @@ def _dropped(count: int, sink: str) -> bytes:
 
 
 def _standard_output() -> int | None:
-    """Return the descriptor of standard output, None where nobody can read it: /dev/null, or none at all."""
+    """Return the descriptor of standard output, None where the process was started without or it leads nowhere."""
     try:
         descriptor = sys.__stdout__.fileno() if sys.__stdout__ is not None else None
-        nowhere = descriptor is None or os.fstat(descriptor).st_rdev == _null_device()
     except (OSError, ValueError):
         return None
-    return None if nowhere else descriptor
+    return None if descriptor is None or _leads_nowhere(descriptor) else descriptor
+
+
+def _leads_nowhere(descriptor: int) -> bool:
+    """Tell whether a descriptor is that of /dev/null: what is written there, nobody reads."""
+    try:
+        told = os.fstat(descriptor)
+        return stat.S_ISCHR(told.st_mode) and told.st_rdev == _null_device()
+    except OSError:
+        return False
 
 
 @cache
 def _null_device() -> int:
-    """Return its number, which no file, pipe or socket has."""
+    """Return the number of the device that /dev/null is. Raises OSError where there is none."""
     return Path(os.devnull).stat().st_rdev
 
 

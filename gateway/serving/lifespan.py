@@ -25,7 +25,8 @@ from gateway.telemetry.opening import opened_telemetry
 
 #: So many objects more than before, and the young ones are looked through; Python's own number is 700.
 _YOUNG: Final = 10_000
-#: What is freed in one piece of this size and above goes back to the system, and what is left over of twice as much.
+#: A piece of memory above this size goes back to the system when it is freed; so does more than twice as much at the
+#: heap's end.
 _KEPT: Final = 16 * 1024 * 1024  # bytes
 
 

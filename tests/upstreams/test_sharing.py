@@ -12,7 +12,20 @@ from tests.conftest import StartStub
 from tests.serving import SHORT
 from tests.stub import Answered, Gate, Received, Turns
 from tests.upstreams.asking import Asking, asking, inbound, until
-from upstreams import FOLLOW, GET, JSON, POST, Fault, Inbound, Request, Retry, Upstream
+from upstreams import (
+    FOLLOW,
+    GET,
+    JSON,
+    POST,
+    Call,
+    Deadline,
+    Decoder,
+    Fault,
+    Inbound,
+    Request,
+    Retry,
+    Upstream,
+)
 
 
 class User(msgspec.Struct):
@@ -253,6 +266,18 @@ async def test_a_follower_waits_no_longer_than_its_own_deadline(stub: StartStub)
         assert (await leader).ok
 
     assert (hasty.fault, hasty.attempts) == (Fault.DEADLINE_EXCEEDED, 0)
+
+
+async def test_calls_that_have_one_deadline_end_at_it_together(stub: StartStub) -> None:
+    server = await stub("service")
+    server.on("/", Gate({"id": 7}))
+    async with asking(Upstream(server.url)) as one:
+        page, deadline = inbound(), Deadline.within(SHORT)
+        calls = [Call("it", GET("/"), Decoder(JSON), page, deadline) for _ in range(3)]
+        outcomes = await asyncio.gather(*(one.fleet.send("service", call) for call in calls))
+
+    assert [outcome.fault for outcome in outcomes] == [Fault.DEADLINE_EXCEEDED] * 3
+    assert len(server.received) == 1
 
 
 async def test_a_leader_s_shorter_deadline_is_not_the_followers(stub: StartStub) -> None:

@@ -827,7 +827,9 @@ class TestCanaries:
         async with asking(Upstream("http://127.0.0.1")) as one:
             connector = one.connector
             assert isinstance(connector, aiohttp.TCPConnector)
-            assert callable(connector._get)
+            assert connector.limit == 0
+            with pytest.raises(StopIteration):  # nobody comes between our looking for an idle one and aiohttp's own
+                connector._get(next(iter(connector._keys.values())), []).send(None)
             for name in ("_release", "_create_connection", "_wrap_create_connection"):
                 assert getattr(type(connector), name) is not getattr(aiohttp.TCPConnector, name)
             assert connector._socket_factory is not None
