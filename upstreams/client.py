@@ -353,7 +353,7 @@ def _is_stale(trip: Trip, fault: Fault | None) -> bool:
 
 
 def _reads_alike(call: Call, leader: Call, attempt: Attempt) -> bool:
-    """Tell whether a call would make the same of an answer as its leader, which is nothing that changes."""
+    """Tell whether a call makes of an answer what its leader has made: opaque JSON, which both may have."""
     return isinstance(attempt.value, JSON) and call.decoder is leader.decoder and call.absent == leader.absent
 
 

@@ -175,7 +175,7 @@ class _Opening(aiohttp.ClientRequest):
 
 
 class Connector(aiohttp.TCPConnector):
-    """Connects to addresses that are allowed; `connection` hands out those that are still idle and not too old.
+    """Connects to addresses that are allowed; `connection` hands out what is still idle and not too old first.
 
     aiohttp would give an answer that nobody asked for to the next request, whoever that is for; and what has come may
     also be the connection's end. Connections with such arrivals are closed.

@@ -449,6 +449,14 @@ def test_a_process_whose_standard_output_leads_nowhere_logs_to_its_file_alone(tm
     assert numbers(events(file.read_bytes())) == [1]
 
 
+def test_another_device_as_standard_output_is_written_to(tmp_path: Path) -> None:
+    program = "log(1); sys.stderr.write(repr(writer))"
+    with Path("/dev/zero").open("wb") as device, start(program, stdout=device, LOG_DIR=str(tmp_path)) as process:
+        _, sinks = process.communicate(timeout=60)
+
+    assert [sinks.count(b"<Queue stdout "), sinks.count(b"<Queue file ")] == [1, 1]
+
+
 def test_a_forked_process_writes_its_own_lines_once_and_to_its_own_file(tmp_path: Path) -> None:
     code, found, complaint = run(
         """
