@@ -17,34 +17,38 @@ from typing import Final
 
 _NUMBER: Final = struct.Struct("<Q")
 _MODE: Final = 0o640
-
-#: `pack(memory, 0, number)` puts a number there, in one step.
-pack: Final = _NUMBER.pack_into
+_pack: Final = _NUMBER.pack_into  # in one step
 
 
 class Tally:
-    """The number of the last line handed over, little endian: in memory of the process's own, or in a mapped file.
+    """The number of the last line handed over (0 before the first), and where it stands, little endian.
 
-    `memory` is never closed, only let go of: a thread may be about to write to it.
+    That is memory of the process's own, or a mapped file. `memory` is never closed, only let go of: a thread may be
+    about to write to it.
     """
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from nothing, in memory of this process's own."""
+        self.number = 0
         self.memory: bytearray | mmap.mmap = bytearray(_NUMBER.size)
 
     def __repr__(self) -> str:
         """Show the number."""
         return f"<Tally {self.number}>"
 
-    @property
-    def number(self) -> int:
-        """The last line's number; 0 before the first."""
-        return _read(self.memory)
+    def count(self, number: int) -> None:
+        """Put a line's number there."""
+        self.number = number  # before it stands anywhere: who moves the count sees by it what it has overwritten
+        _pack(self.memory, 0, number)
 
     def move(self, memory: bytearray | mmap.mmap) -> None:
-        """Count there from now on, and bring the number along, also one that is being written meanwhile."""
-        former, self.memory = self.memory, memory
-        while _read(memory) < _read(former):
-            pack(memory, 0, _read(former))
+        """Count there from now on, and bring the number along, also one that another thread counts meanwhile."""
+        self.memory = memory
+        while _read(memory) < self.number:
+            _pack(memory, 0, self.number)
 
 
 class Claim:

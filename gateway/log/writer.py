@@ -22,7 +22,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
-from gateway.log.count import Tally, pack
+from gateway.log.count import Tally
 from gateway.log.observers import observers
 
 _QUEUE_BYTES: Final = 8 * 1024 * 1024
@@ -90,7 +90,7 @@ class Writer:
         if self._forks:
             self._part()
         number = next(self._numbers)
-        pack(self.tally.memory, 0, number)
+        self.tally.count(number)
         numbered = b"%b%b%d}" % (line[:-1], self._numbered, number)
         for sink in self.sinks:
             sink.write(numbered)
@@ -127,7 +127,7 @@ class Writer:
         with self._parting:
             if not self._forks:  # another thread has just done it
                 return
-            self.tally.memory = bytearray(len(self.tally.memory))
+            self.tally.begin()
             self._begin()
             for sink in self.sinks:
                 if isinstance(sink, Queue):

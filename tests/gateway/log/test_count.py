@@ -5,11 +5,13 @@ from __future__ import annotations
 import mmap
 import os
 import signal
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from gateway.log.count import Claim, Tally, pack
+from gateway.log.count import Claim, Tally
 from gateway.log.files import Limits
 from gateway.log.outputs import File
 from tests.gateway.log.processes import counts, run, start, written
@@ -185,15 +187,35 @@ def test_a_claim_on_a_count_that_was_renamed_meanwhile_is_none(tmp_path: Path) -
 
 def test_a_tally_takes_its_number_along(tmp_path: Path) -> None:
     tally = Tally()
-    pack(tally.memory, 0, 7)
+    tally.count(7)
     with (tmp_path / "count").open("w+b") as file:
         file.write(bytes(8))
         file.flush()
         tally.move(mmap.mmap(file.fileno(), 8))
     assert repr(tally) == "<Tally 7>"
 
-    pack(tally.memory, 0, 2**63)
+    tally.count(2**63)
 
     assert (tmp_path / "count").read_bytes() == (2**63).to_bytes(8, "little")
     tally.move(bytearray(8))
     assert tally.number == 2**63
+
+
+def test_a_number_that_comes_while_the_count_moves_is_neither_lost_nor_overwritten() -> None:
+    """The interpreter is made to change threads all the time."""
+    tally, interval = Tally(), sys.getswitchinterval()
+
+    def count(first: int) -> None:
+        for number in range(first, first + 5):
+            tally.count(number)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        for first in range(1, 30_000, 5):
+            counting = threading.Thread(target=count, args=(first,))
+            counting.start()
+            while counting.is_alive():
+                tally.move(bytearray(8))
+            assert int.from_bytes(tally.memory, "little") == first + 4
+    finally:
+        sys.setswitchinterval(interval)

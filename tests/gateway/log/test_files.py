@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway.log.archive import adopt_dead
-from gateway.log.count import Claim, Tally, pack
+from gateway.log.count import Claim, Tally
 from gateway.log.files import Entry, Limits, listed, set_aside
 from gateway.log.outputs import File
 from tests.gateway.log.processes import counts, events, start, tidied, written
@@ -172,7 +172,7 @@ def test_a_pid_that_comes_again_neither_adds_to_the_dead_ones_file_nor_counts_on
     tally = Tally()
     file = File(tmp_path, tally, Limits())
     file.begin()
-    pack(tally.memory, 0, 1)
+    tally.count(1)
     assert file.write([b'{"seq":1,"mine":true}']) == 0
 
     found = counts(tmp_path)
@@ -199,7 +199,7 @@ def test_lines_are_written_though_another_has_the_claim_and_counted_once_it_lets
     other = Claim.on(tmp_path / f"gateway-{OURS}.count")
     assert other is not None
     tally = Tally()
-    pack(tally.memory, 0, 7)
+    tally.count(7)
     file = File(tmp_path, tally, Limits())
     assert file.write([b'{"seq":6}']) == 0
 
@@ -218,7 +218,7 @@ def test_a_count_that_was_removed_with_its_folder_is_made_again(tmp_path: Path) 
     for path in (tmp_path / "logs").iterdir():
         path.unlink()
     (tmp_path / "logs").rmdir()
-    pack(tally.memory, 0, 2)
+    tally.count(2)
 
     file.write([b'{"seq":2}'])
 
