@@ -27,17 +27,9 @@ class Application:
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Serve one scope. Raises ValueError for a kind that ASGI did not have when this was written."""
-        if scope["type"] == "http":
-            await self._answer(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await lifespan(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1000, "reason": "this gateway speaks HTTP"})
-        else:
-            raise ValueError(f"this gateway speaks HTTP, not {scope['type']}")
-
-    async def _answer(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await _speak(scope, receive, send)
+            return
         reading = self._front.get(scope["path"].removeprefix(scope.get("root_path", "")))
         metrics = (scope.get("state") or {}).get("metrics")
         if reading is not None:
@@ -51,6 +43,17 @@ class Application:
                 await self._handler(scope, receive, send)
             finally:
                 active.dec()
+
+
+async def _speak(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Serve a scope that is no HTTP request."""
+    if scope["type"] == "lifespan":
+        await lifespan(scope, receive, send)
+    elif scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1000, "reason": "this gateway speaks HTTP"})
+    else:
+        raise ValueError(f"this gateway speaks HTTP, not {scope['type']}")
 
 
 application = Application()

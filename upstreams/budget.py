@@ -25,7 +25,8 @@ class RetryBudget:
 
     def earn(self) -> None:
         """Add what a call earns whose first attempt succeeded."""
-        self._tokens = min(self._tokens + self._policy.share, self._policy.burst)
+        if self._tokens < self._policy.burst:
+            self._tokens = min(self._tokens + self._policy.share, self._policy.burst)
 
     def spend(self) -> bool:
         """Take a token for one more attempt; False if there is none."""

@@ -48,14 +48,15 @@ class Call(msgspec.Struct, eq=False):
 
     def read(self, answer: Answer) -> Reading:
         """Take the value out of an answer, or say why there is none in it."""
-        if answer.status in self.absent:
+        status, body = answer.status, answer.body
+        if status in self.absent:
             return Reading(absent=True)
-        if not 200 <= answer.status < 300 or answer.status == 206:
+        if not 200 <= status < 300 or status == 206:
             return Reading(fault=Fault.HTTP_RESPONSE_STATUS)
-        if answer.body and self.decoder.wants_json and (fault := _not_json(answer.content_type, answer.charset)):
+        if body and self.decoder.wants_json and (fault := _not_json(answer.content_type, answer.charset)):
             return Reading(fault=Fault.BODY_MALFORMED, detail=fault)
         try:
-            return Reading(self.decoder.read(answer.body, answer.status, answer.headers))
+            return Reading(self.decoder.read(body, status, answer.headers))
         except Unreadable as error:
             return Reading(fault=error.fault, detail=str(error))
 

@@ -21,7 +21,7 @@ from upstreams.hosts import Host
 from upstreams.inbound import new_span_id
 from upstreams.journal import Journal
 from upstreams.outcome import Attempt, Kind, Outcome
-from upstreams.policy import Retry
+from upstreams.policy import Hedge, Retry
 from upstreams.request import header_value
 from upstreams.retry import LEAST_TIME, retry, retry_after, worth_retrying
 from upstreams.upstream import Upstream
@@ -60,17 +60,17 @@ class Client:
     async def send(self, call: Call) -> Outcome:
         """Make a call and return its outcome: whatever an upstream does is in it, and only cancellation is raised."""
         attempt = await (self._share(call) if call.request.safe else self._run(call))
-        waits = attempt.fault is Fault.DESTINATION_UNAVAILABLE
+        fault, status = attempt.fault, attempt.status
         return Outcome(
             upstream=self.name,
             value=attempt.value,
             absent=attempt.absent,
-            fault=attempt.fault,
-            status=attempt.status,
+            fault=fault,
+            status=status,
             detail=attempt.detail,
             attempts=max(call.attempts, attempt.number),
-            retry_after=self.guards.breaker.wait() if waits else attempt.retry_after,
-            passthrough=attempt.fault is Fault.HTTP_RESPONSE_STATUS and attempt.status in self.upstream.passthrough,
+            retry_after=self.guards.breaker.wait() if fault is Fault.DESTINATION_UNAVAILABLE else attempt.retry_after,
+            passthrough=fault is Fault.HTTP_RESPONSE_STATUS and status in self.upstream.passthrough,
         )
 
     async def close(self) -> None:
@@ -154,14 +154,12 @@ class Client:
 
     def _turn(self, call: Call, kind: Kind) -> Coroutine[Any, Any, Attempt]:
         """Make one attempt, with a hedge beside it where that is wanted."""
-        delay = self._hedge_delay(call)
+        hedge = self.upstream.hedge if call.hedge is None else call.hedge
+        delay = self._hedge_delay(hedge) if hedge and call.request.safe else None
         return self._try(call, kind) if delay is None else self._hedged(call, kind, delay)
 
-    def _hedge_delay(self, call: Call) -> float | None:
+    def _hedge_delay(self, hedge: Hedge) -> float | None:
         """Return for how long an attempt is waited for alone; None for ever."""
-        hedge = self.upstream.hedge if call.hedge is None else call.hedge
-        if not hedge or not call.request.safe:
-            return None
         if hedge.after is not None:
             return hedge.after
         p95 = self.guards.latencies.p95
@@ -196,7 +194,9 @@ class Client:
             return self._unsent(call, Fault.DEADLINE_EXCEEDED)
         if call.request.link is not None and not self.guards.hosts.lead_to(call.request.link):
             return self._unsent(call, Fault.HTTP_REQUEST_DENIED, "the link does not lead to this upstream")
-        admitted = await self.guards.admit(call.deadline.at - LEAST_TIME, call.host, call.request.link)
+        admitted = self.guards.admit(call.host, call.request.link)
+        if admitted is None:
+            admitted = await self.guards.admit_in_turn(call.deadline.at - LEAST_TIME, call.host, call.request.link)
         if isinstance(admitted, Fault):
             return self._unsent(call, admitted)
         trip = Trip()
@@ -218,8 +218,7 @@ class Client:
         answer: Answer | None = None
         reading = _CANCELLED
         try:
-            async with asyncio.timeout_at(until):
-                answer = await self._exchange(call, admitted.host, span_id, trip, until)
+            answer = await self._exchange(call, admitted.host, span_id, trip, until)
             reading = call.read(answer)
         except TimeoutError:
             reading = Reading(fault=Fault.DEADLINE_EXCEEDED if until == call.deadline.at else timeout_fault(trip))
@@ -265,6 +264,7 @@ class Client:
             body.content if body else None,
             self.upstream.max_body,
             trip,
+            until,
         )
 
     def _request_headers(self, call: Call, host: Host, span_id: str, until: float) -> CIMultiDict[str]:

@@ -74,8 +74,11 @@ class Protocol(ResponseHandler):
         super().connection_made(transport)
         self.arrivals.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
-    def send(self, trip: Trip, head: bytes, body: bytes | None, *, head_only: bool) -> None:
-        """Take a trip aboard and send its request; of an answer to HEAD there is the head only."""
+    def send(self, trip: Trip, head: bytes, body: bytes | None, *, head_only: bool, most: int) -> None:
+        """Take a trip aboard and send its request; of an answer to HEAD there is the head only.
+
+        An answer's body is taken in without a pause as long as there is no more of it than `most` bytes.
+        """
         trip.sent = True
         trip.conn = "reused" if self._used else "new"
         trip.answered = not self.addressed
@@ -83,7 +86,9 @@ class Protocol(ResponseHandler):
         self._used = True
         self._early = 0
         # Each answer has a parser of its own: aiohttp's keeps trailers, and what was sent too much, for the next one.
-        self.set_response_params(timer=_NO_TIMER, skip_payload=head_only, read_until_eof=True, auto_decompress=False)
+        self.set_response_params(
+            timer=_NO_TIMER, skip_payload=head_only, read_until_eof=True, auto_decompress=False, read_bufsize=most
+        )
         transport = self.transport
         if transport is None or transport.is_closing():
             raise aiohttp.ClientConnectionResetError("the connection has been closed")
@@ -91,6 +96,10 @@ class Protocol(ResponseHandler):
             transport.write(head)
         else:
             transport.writelines((head, body))
+
+    def expire_at(self, moment: float) -> asyncio.TimerHandle:
+        """Have the exchange fail with TimeoutError at a moment on the loop's clock, unless the timer is cancelled."""
+        return self._loop.call_at(moment, self._expire)
 
     async def answer(self) -> tuple[RawResponseMessage, aiohttp.StreamReader]:
         """Wait for the answer's head, past informational ones (RFC 9110 section 15.2); its body is to be read."""
@@ -129,6 +138,9 @@ class Protocol(ResponseHandler):
         super().set_exception(exc, *cause)
         self._break_off(exc)
 
+    def _expire(self) -> None:
+        self.set_exception(TimeoutError())
+
     def _break_off(self, error: BaseException) -> None:
         """Let a body that is under way end with an error."""
         payload = self._payload
@@ -141,8 +153,11 @@ class Protocol(ResponseHandler):
             self.transport.abort()
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's own
-        """Read on, unless the answer is here as a whole: nothing can have been held up since."""
-        if self.trip is not None:
+        """Read on if that was held up, unless the answer is here as a whole: nothing can have been since.
+
+        aiohttp asks for it after every piece.
+        """
+        if self._reading_paused and self.trip is not None:
             super().resume_reading(resume_parser)
 
     def feed_data(self, data: tuple[RawResponseMessage, aiohttp.StreamReader], size: int = 0) -> None:
@@ -188,10 +203,10 @@ class Connector(aiohttp.TCPConnector):
         self._factory = functools.partial(Protocol, loop=self._loop)  # type: ignore[assignment] # it is invariant
         self._keys = {base: self._opening(base).connection_key for base in upstream.urls}
 
-    async def connection(self, base: str, trip: Trip) -> Connection:
-        """Return a connection to one of the upstream's base URLs: an idle one, or a new one. Raises aiohttp's errors.
+    async def connection(self, base: str, trip: Trip, until: float) -> Connection:
+        """Return a connection to one of the upstream's base URLs: an idle one, or one that is there by `until`.
 
-        It is to be released, or closed.
+        It is to be released, or closed. Raises aiohttp's errors, and TimeoutError.
         """
         while (idle := await self._get(self._keys[base], [])) is not None:
             if _is_idle(idle):
@@ -199,7 +214,8 @@ class Connector(aiohttp.TCPConnector):
             idle.close()
         opening = self._opening(base)
         opening.trip = trip
-        return await self.connect(opening, [], _NO_TIMEOUT)
+        async with asyncio.timeout_at(until):
+            return await self.connect(opening, [], _NO_TIMEOUT)
 
     def _opening(self, base: str) -> _Opening:
         session: Any = None  # which is asked for nothing

@@ -32,15 +32,17 @@ class Pass(msgspec.Struct, eq=False):
 
     def give_back(self, attempt: Attempt | None) -> None:
         """Let the next one in, and count what came of the attempt; None if it was not begun."""
-        guards = self.guards
-        self.host.pending -= 1
+        guards, host = self.guards, self.host
+        host.pending -= 1
         guards.bulkhead.leave()
-        failed = None if attempt is None else guards.judge(attempt)
-        duration = 0.0 if attempt is None else attempt.duration
-        guards.breaker.record(self.permit, failed=failed, duration=duration)
-        if self.host.ejections == self.ejections:  # what began before the host was left out says nothing of it after
-            guards.hosts.record(self.host, failed=failed)
-        if failed is False and attempt is not None:
+        if attempt is None:
+            guards.breaker.record(self.permit, failed=None, duration=0.0)
+            return
+        failed = guards.judge(attempt)
+        guards.breaker.record(self.permit, failed=failed, duration=attempt.duration)
+        if host.ejections == self.ejections:  # what began before the host was left out says nothing of it after
+            guards.hosts.record(host, failed=failed)
+        if failed is False:
             guards.learn(attempt)
 
 
@@ -66,13 +68,20 @@ class Guards:
         """Show each protection's state."""
         return f"<Guards {self.breaker} {self.bulkhead} {self.budget} {self.latencies} {self.hosts}>"
 
-    async def admit(self, until: float, avoid: Host | None, link: str | None = None) -> Pass | Fault:
-        """Let an attempt through by `until` (on the loop's clock), or say why not. A `link` may name its host."""
-        if not self.bulkhead.enter_at_once():
-            if self.breaker.refuses():
-                return Fault.DESTINATION_UNAVAILABLE
-            if not await self.bulkhead.enter(until):
-                return Fault.CONNECTION_LIMIT_REACHED
+    def admit(self, avoid: Host | None, link: str | None = None) -> Pass | Fault | None:
+        """Let an attempt through, or say why not; None if it has to wait for its turn. A `link` may name its host."""
+        if self.bulkhead.enter_at_once():
+            return self._let_through(avoid, link)
+        return Fault.DESTINATION_UNAVAILABLE if self.breaker.refuses() else None
+
+    async def admit_in_turn(self, until: float, avoid: Host | None, link: str | None = None) -> Pass | Fault:
+        """Let an attempt through once the bulkhead has room, by `until` (on the loop's clock), or say why not."""
+        if await self.bulkhead.enter(until):
+            return self._let_through(avoid, link)
+        return Fault.CONNECTION_LIMIT_REACHED
+
+    def _let_through(self, avoid: Host | None, link: str | None) -> Pass | Fault:
+        """Choose the host of an attempt that has the bulkhead's permit, unless the breaker gives it none."""
         permit = self.breaker.permit()
         if permit is None:
             self.bulkhead.leave()
@@ -83,7 +92,7 @@ class Guards:
 
     def judge(self, attempt: Attempt) -> bool | None:
         """Tell whether an attempt speaks against the upstream; so does one that was slow when the deadline cut it."""
-        if attempt.fault is Fault.DEADLINE_EXCEEDED and attempt.duration > self.slow_after:
+        if attempt.duration > self.slow_after and attempt.fault is Fault.DEADLINE_EXCEEDED:
             return True
         return is_failure(attempt)
 
@@ -109,10 +118,10 @@ def is_failure(attempt: Attempt) -> bool | None:
     fault = attempt.fault
     if attempt.cancelled or attempt.stale or attempt.status == 429:
         return None
-    if fault is Fault.HTTP_RESPONSE_STATUS and attempt.status is not None:
-        return attempt.status >= 500 and attempt.status not in _UNSUPPORTED
     if fault is None or fault in _ANSWERED:
         return False
+    if fault is Fault.HTTP_RESPONSE_STATUS and attempt.status is not None:
+        return attempt.status >= 500 and attempt.status not in _UNSUPPORTED
     return True if fault.blames else None
 
 

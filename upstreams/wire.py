@@ -55,20 +55,22 @@ async def exchange(
     body: bytes | None,
     limit: int,
     trip: Trip,
+    until: float,
 ) -> Answer:
-    """Send one request and read its whole answer, at most `limit` bytes of it once inflated.
+    """Send one request and read its whole answer by `until`, at most `limit` bytes of it once inflated.
 
-    `headers` are all that are sent but for the body's length. Raises what `fault_of` names; the connection is given up
-    unless the request was sent and the answer read to its end.
+    `headers` are all that are sent but for the body's length. Raises TimeoutError and what `fault_of` names; the
+    connection is given up unless the request was sent and the answer read to its end.
     """
     if body is not None or method in _WITH_BODY:
         headers["content-length"] = str(len(body or b""))
     head = _serialize_headers(f"{method} {target} HTTP/1.1", headers)
-    connection = await connector.connection(base, trip)
+    connection = await connector.connection(base, trip, until)
     protocol: Any = connection.protocol
+    timer = protocol.expire_at(until)  # asyncio.timeout_at would cost three times as much
     ended = False
     try:
-        protocol.send(trip, head, body, head_only=method == "HEAD")
+        protocol.send(trip, head, body, head_only=method == "HEAD", most=limit)
         message, payload = await protocol.answer()
         status = trip.status = message.code
         fields = message.headers
@@ -78,8 +80,10 @@ async def exchange(
         content = await (_read(fields, payload, limit) if useful else _read_off(payload, limit))
         more_comes = status == _NO_CONTENT and _has_body(fields)
         ended = payload.is_eof() and not more_comes and not (body and protocol.is_sending())
-        return Answer(status, fields, *_media_type(fields.get("Content-Type", "")), content)
+        kind, charset = _media_type(fields.get("Content-Type", ""))
+        return Answer(status, fields, kind, charset, content)
     finally:
+        timer.cancel()
         if ended:
             connection.release()
         else:
@@ -119,7 +123,7 @@ async def _read(headers: CIMultiDictProxy[str], payload: aiohttp.StreamReader, l
     if "Content-Encoding" not in headers:
         if length is None:
             return await _read_through(bytes, payload, limit)
-        return payload.read_nowait() if payload.is_eof() else await payload.read()
+        return payload.read_nowait() if payload.is_eof() else await _read_whole(payload)
     coding = ", ".join(headers.getall("Content-Encoding")).strip().lower()
     if coding == "identity":
         return await _read_through(bytes, payload, limit)
@@ -129,6 +133,14 @@ async def _read(headers: CIMultiDictProxy[str], payload: aiohttp.StreamReader, l
     body = await _read_through(inflater.feed, payload, limit)
     inflater.close()
     return body
+
+
+async def _read_whole(payload: aiohttp.StreamReader) -> bytes:
+    """Read a body of a known length, for which one waits once, and not for each of its pieces."""
+    if (error := payload.exception()) is not None:
+        raise error
+    await payload.wait_eof()
+    return payload.read_nowait()
 
 
 async def _read_off(payload: aiohttp.StreamReader, limit: int) -> bytes:

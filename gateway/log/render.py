@@ -35,9 +35,11 @@ def identify(identity: Mapping[str, str]) -> None:
 
 def line(level: str, event: str, fields: Mapping[str, Any]) -> bytes:
     """Return one of the catalogue's events as its line: when, how grave, what and whose in front, then its fields."""
-    second, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
-    rest = b",%b" % _encode(fields)[1:] if fields else b"}"
-    return b"%b%06d%b%b%b" % (_second(second), microseconds, _kind(level, event), _whose.get(), rest)
+    now = time.time()
+    second = int(now)
+    microseconds = (now - second) * 1_000_000
+    kind, rest = _kind(level, event), _encode(fields)[1:]
+    return b"%b%06d%b%b%b%b" % (_second(second), microseconds, kind, _whose.get(), b"," if fields else b"", rest)
 
 
 def render(_: WrappedLogger, level: str, fields: EventDict) -> bytes:

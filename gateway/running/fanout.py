@@ -106,32 +106,28 @@ class FanOut:
             self._wake()
 
     async def _make(self, node: Node) -> None:
-        started = time.perf_counter()
+        name, started = node.name, time.perf_counter()
         ending = "failed"
         try:
             await _MAKERS[node.kind](self, node)
-            ending = self._ending(node)
+            if name not in self.failures:
+                ending = "absent" if name in self.lacking else "ok"
         except asyncio.CancelledError as error:
             if not is_cancelled():
                 raise RuntimeError(f"{node.name} raised CancelledError by itself") from error
             ending = "cancelled"
             raise
         finally:
-            self.durations[node.name] = time.perf_counter() - started
+            duration = self.durations[name] = time.perf_counter() - started
             events.call_finished(
-                call=node.name,
+                call=name,
                 upstream=node.upstream,
                 outcome=ending,
-                fault=self.failures[node.name].error if node.name in self.failures else None,
-                attempts=self.attempts.get(node.name, 0),
+                fault=self.failures[name].error if name in self.failures else None,
+                attempts=self.attempts.get(name, 0),
                 start=started - self.inbound.started,
-                duration=self.durations[node.name],
+                duration=duration,
             )
-
-    def _ending(self, node: Node) -> str:
-        if node.name in self.failures:
-            return "failed"
-        return "absent" if node.name in self.lacking else "ok"
 
     def keep(self, node: Node, value: Any) -> None:
         """Keep a call's value."""

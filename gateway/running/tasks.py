@@ -24,7 +24,8 @@ class Overdue(Exception):
 
 async def together(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Run coroutines as tasks until all have ended or one has raised; cancel and reap the others before leaving."""
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    create = asyncio.get_running_loop().create_task  # which asyncio.create_task would look up for each
+    tasks = [create(coroutine) for coroutine in coroutines]
     try:
         await asyncio.gather(*tasks)
     except BaseException:

@@ -286,7 +286,7 @@ class TestBulkhead:
             first = asyncio.create_task(one.ask(GET("/first"), within=60.0))
             await gate.arrived.wait()
             until_ = asyncio.get_running_loop().time() + 0.05
-            refused = await one.client.guards.admit(until_, None)
+            refused = await one.client.guards.admit_in_turn(until_, None)
             assert refused is Fault.CONNECTION_LIMIT_REACHED
             assert asyncio.get_running_loop().time() >= until_
             gate.open.set()

@@ -239,6 +239,19 @@ async def test_an_upstream_that_is_too_slow_is_given_up_at_the_attempt_s_timeout
     assert [(attempt.sent, attempt.conn) for attempt in one.notes.attempts] == [(True, "new")]
 
 
+async def test_a_status_is_what_an_attempt_ends_with_though_a_body_nobody_wants_outlasts_it(
+    raw: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("upstreams.wire._LONGEST_READ_OFF", 60.0)  # seconds
+    raw.on("/", head("404 Not Found", "Content-Length: 9"), silence)
+
+    async with asking(Upstream(raw.url, retry=None, timeout=SHORT)) as one:
+        outcome = await one.ask(GET("/"))
+
+    assert (outcome.fault, outcome.status) == (Fault.HTTP_RESPONSE_STATUS, 404)
+    assert [attempt.duration >= SHORT for attempt in one.notes.attempts] == [True]
+
+
 async def test_a_timeout_is_tried_again_on_a_new_connection(raw: Raw) -> None:
     raw.on("/", silence).on("/", answer())
 
@@ -296,10 +309,11 @@ async def test_early_answers_are_counted_for_each_request(raw: Raw) -> None:
     assert [attempt.conn for attempt in one.notes.attempts] == ["new", "reused", "reused"]
 
 
-@pytest.mark.parametrize("size", [999, 1000, 1001])
+@pytest.mark.parametrize("most", [1000, 4 * 1024**2])
+@pytest.mark.parametrize("more", [-1, 0, 1])
 @pytest.mark.parametrize("way", ["length", "chunks", "gzip"])
-async def test_a_body_may_fill_max_body_and_not_pass_it(raw: Raw, way: str, size: int) -> None:
-    body = b"[" + b" " * (size - 2) + b"]"
+async def test_a_body_may_fill_max_body_and_not_pass_it(raw: Raw, way: str, more: int, most: int) -> None:
+    body = b"[" + b" " * (most + more - 2) + b"]"
     ways = {
         "length": answer(body),
         "chunks": CHUNKED + chunked(body) + b"0\r\n\r\n",
@@ -307,10 +321,10 @@ async def test_a_body_may_fill_max_body_and_not_pass_it(raw: Raw, way: str, size
     }
     raw.on("/", ways[way])
 
-    async with asking(Upstream(raw.url, max_body=1000)) as one:
+    async with asking(Upstream(raw.url, max_body=most, timeout=60.0)) as one:
         outcome = await one.ask(GET("/"))
 
-    assert outcome.fault is (None if size <= 1000 else Fault.HTTP_RESPONSE_BODY_SIZE)
+    assert outcome.fault is (None if more <= 0 else Fault.HTTP_RESPONSE_BODY_SIZE)
 
 
 @pytest.mark.parametrize(
@@ -418,12 +432,12 @@ class Wire:
 
     async def ask(self, target: str = "/", method: str = "GET", within: float = 60.0) -> tuple[Fault | None, Trip]:
         trip = Trip()
+        headers = CIMultiDict(host="127.0.0.1")
+        until = asyncio.get_running_loop().time() + within
         try:
-            async with asyncio.timeout(within):
-                headers = CIMultiDict(host="127.0.0.1")
-                self.answers.append(
-                    await exchange(self.connector, self.base, method, target, headers, None, 1 << 20, trip)
-                )
+            self.answers.append(
+                await exchange(self.connector, self.base, method, target, headers, None, 1 << 20, trip, until)
+            )
         except TimeoutError:
             return timeout_fault(trip), trip
         except Exception as error:  # noqa: BLE001 - whatever it is has a name
@@ -666,7 +680,7 @@ class TestAnswered:
             protocol: Any = wire.connector._factory()
             protocol.data_received(b"220 mail ready\r\n")
             with pytest.raises(aiohttp.ClientConnectionResetError):  # it is no connection's
-                protocol.send(trip, b"", None, head_only=False)
+                protocol.send(trip, b"", None, head_only=False, most=1 << 20)
 
         assert trip.answered is True
 
@@ -683,7 +697,7 @@ class TestAnswered:
                 peer.send(text)
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 peer.close()
-                protocol.send(trip, b"GET / HTTP/1.1\r\n\r\n", None, head_only=False)  # type: ignore[attr-defined]
+                protocol.send(trip, b"GET / HTTP/1.1\r\n\r\n", None, head_only=False, most=1 << 20)  # type: ignore[attr-defined]
                 await until(lambda: protocol.transport is None)
 
         assert trip.answered is answered
