@@ -76,8 +76,8 @@ class Upstreams:
             permits = client.upstream.max_concurrency
             connector: Any = client._connector
             is_idle(client)
-            assert not connector._acquired
-            assert sum(map(len, connector._conns.values())) <= permits
+            assert connector.in_use == 0
+            assert connector.idle <= permits
 
 
 @asynccontextmanager

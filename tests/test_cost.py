@@ -23,12 +23,12 @@ class Bound(NamedTuple):
 
 #: Each about 5 % above what was counted: lower it with the count.
 BOUNDS: Final = {
-    "/spliced/1": Bound(2.03, floor=1),
-    "/spliced/3": Bound(1.48, floor=3),
-    "/spliced/10": Bound(1.23, floor=10),
-    "/spliced/3 application/jsonl": Bound(1.99, floor=3),
-    "/typed/3": Bound(1.47, floor=3),
-    "/shared/3": Bound(2.85, floor=1),
+    "/spliced/1": Bound(2.01, floor=1),
+    "/spliced/3": Bound(1.45, floor=3),
+    "/spliced/10": Bound(1.20, floor=10),
+    "/spliced/3 application/jsonl": Bound(1.96, floor=3),
+    "/typed/3": Bound(1.44, floor=3),
+    "/shared/3": Bound(2.83, floor=1),
 }
 STRAIGHT: Final = 0.03  # how much the cost of one more call may differ between few calls and many
 _FLOORS: Final = {f"/floor/{bound.floor}" for bound in BOUNDS.values()}

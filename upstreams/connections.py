@@ -14,12 +14,12 @@ import select
 import socket
 import termios
 import time
+from collections import deque
 from typing import Any, Final, Literal
 
 import aiohttp
 import msgspec
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.helpers import TimerNoop
 from aiohttp.http_exceptions import BadHttpMessage
@@ -35,6 +35,7 @@ FIRST_STATUS: Final = 200
 _INFORMATIONAL: Final = frozenset(range(100, FIRST_STATUS)) - {101}  # which ends HTTP
 _MOST_EARLY: Final = 64  # informational answers before the real one; each costs time, and there is no other limit
 _LONGEST_LIFE: Final = 60.0  # seconds of one connection; then its name is resolved again, and may lead elsewhere
+_LONGEST_IDLE: Final = 4.0  # seconds; below the 5 after which common servers close idle connections
 
 
 class Trip(msgspec.Struct, eq=False):
@@ -57,7 +58,7 @@ class Protocol(ResponseHandler):
 
     `trip` is None before the first and between two. `addressed` is False once bytes have come while it was: aiohttp's
     parser may keep those to itself. `arrivals` tells of bytes that wait to be read. `until` is when the connection is
-    too old, on the monotonic clock.
+    too old, and `kept` since when it has been idle, on the monotonic clock.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -66,6 +67,7 @@ class Protocol(ResponseHandler):
         self.addressed = True
         self.arrivals = select.poll()
         self.until = time.monotonic() + _LONGEST_LIFE
+        self.kept = 0.0
         self._used = False
         self._early = 0
 
@@ -149,6 +151,7 @@ class Protocol(ResponseHandler):
 
     def abort(self) -> None:
         """Close at once: in good order it would be once all that was to be sent has been taken, if it ever is."""
+        self.trip = None
         if self.transport is not None:
             self.transport.abort()
 
@@ -190,10 +193,10 @@ class _Opening(aiohttp.ClientRequest):
 
 
 class Connector(aiohttp.TCPConnector):
-    """Connects to addresses that are allowed; `connection` hands out what is still idle and not too old first.
+    """Connects to addresses that are allowed, and keeps connections from one exchange to the next. Live: prints them.
 
-    aiohttp would give an answer that nobody asked for to the next request, whoever that is for; and what has come may
-    also be the connection's end. Connections with such arrivals are closed.
+    aiohttp's own pool is not used: it would give an answer that nobody asked for to the next request, whoever that is
+    for, and it costs twice as much. A connection on which something has come, if only its end, is closed.
     """
 
     def __init__(self, upstream: Upstream, **options: Any) -> None:
@@ -201,21 +204,68 @@ class Connector(aiohttp.TCPConnector):
         self._forbidden = ForbiddenNetworks(upstream.forbidden_networks)
         self._tls = upstream.tls or True
         self._factory = functools.partial(Protocol, loop=self._loop)  # type: ignore[assignment] # it is invariant
-        self._keys = {base: self._opening(base).connection_key for base in upstream.urls}
+        self._idle: dict[str, deque[Connection]] = {base: deque() for base in upstream.urls}  # the longest first
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        """Show how many connections there are."""
+        return f"<Connector in_use={self.in_use} idle={self.idle}>"
+
+    @property
+    def in_use(self) -> int:
+        """How many connections are in use, or being opened: aiohttp takes the idle ones to be in use too."""
+        return len(self._acquired) - self.idle
+
+    @property
+    def idle(self) -> int:
+        """How many connections wait for another exchange."""
+        return sum(map(len, self._idle.values()))
 
     async def connection(self, base: str, trip: Trip, until: float) -> Connection:
-        """Return a connection to one of the upstream's base URLs: an idle one, or one that is there by `until`.
+        """Return a connection to one of the upstream's base URLs: the latest idle one, or one that is there by `until`.
 
-        It is to be released, or closed. Raises aiohttp's errors, and TimeoutError.
+        It is to be kept, or closed. Raises aiohttp's errors, and TimeoutError.
         """
-        while (idle := await self._get(self._keys[base], [])) is not None:
-            if _is_idle(idle):
-                return idle
-            idle.close()
+        idle = self._idle[base]
+        while idle:
+            connection = idle.pop()
+            if _is_idle(connection):
+                return connection
+            connection.close()
         opening = self._opening(base)
         opening.trip = trip
         async with asyncio.timeout_at(until):
             return await self.connect(opening, [], _NO_TIMEOUT)
+
+    def keep(self, base: str, connection: Connection) -> None:
+        """Keep a connection whose exchange has come to its end for another, if it can have one."""
+        protocol = _protocol(connection)
+        if self.closed or protocol.should_close:
+            connection.close()
+            return
+        protocol.kept = time.monotonic()
+        self._idle[base].append(connection)
+        if self._sweeping is None:
+            self._sweeping = self._loop.call_later(_LONGEST_IDLE, self._sweep)
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        """Close every connection, the idle ones with those that are in use."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        try:
+            await super().close(abort_ssl=abort_ssl)
+        finally:
+            for idle in self._idle.values():
+                while idle:
+                    idle.pop().close()
+
+    def _sweep(self) -> None:
+        """Close what has been idle for too long; again in a while, as long as anything is idle."""
+        latest = time.monotonic() - _LONGEST_IDLE
+        for idle in self._idle.values():
+            while idle and _protocol(idle[0]).kept <= latest:
+                idle.popleft().close()
+        self._sweeping = self._loop.call_later(_LONGEST_IDLE, self._sweep) if self.idle else None
 
     def _opening(self, base: str) -> _Opening:
         session: Any = None  # which is asked for nothing
@@ -227,11 +277,6 @@ class Connector(aiohttp.TCPConnector):
         if address[0] in self._forbidden:
             raise ProhibitedAddress
         return socket.socket(family, kind, protocol)
-
-    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
-        if isinstance(protocol, Protocol):
-            protocol.trip = None
-        super()._release(key, protocol, should_close=should_close)
 
     async def _create_connection(self, req: aiohttp.ClientRequest, *args: Any, **kwargs: Any) -> ResponseHandler:
         req.trip.resolving = True  # type: ignore[attr-defined] # it is an _Opening
@@ -262,9 +307,17 @@ class Connector(aiohttp.TCPConnector):
 
 
 def _is_idle(connection: Connection) -> bool:
-    """Tell whether a connection is young, and nothing has come on it: neither read already nor still waiting."""
-    protocol: Any = connection.protocol
-    return protocol.addressed and protocol.until >= time.monotonic() and not protocol.arrivals.poll(0)
+    """Tell whether a kept connection is fit for a request: nothing has come on it, neither read nor still waiting."""
+    protocol = _protocol(connection)
+    now = time.monotonic()
+    young = protocol.until >= now and protocol.kept + _LONGEST_IDLE >= now
+    return young and protocol.addressed and protocol.is_connected() and not protocol.arrivals.poll(0)
+
+
+def _protocol(connection: Connection) -> Protocol:
+    protocol = connection.protocol
+    assert isinstance(protocol, Protocol)  # noqa: S101 - the connector makes no others
+    return protocol
 
 
 def open_connector(upstream: Upstream, resolver: aiohttp.abc.AbstractResolver | None = None) -> Connector:
@@ -277,7 +330,6 @@ def open_connector(upstream: Upstream, resolver: aiohttp.abc.AbstractResolver | 
         resolver=resolver,
         limit=0,  # the client's own permits come first, and say so when they run out
         ttl_dns_cache=10,  # seconds; long enough to spare the name service, short enough to follow a service that moves
-        keepalive_timeout=4.0,  # below the 5 s after which common servers close idle connections
     )
 
 

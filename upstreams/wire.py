@@ -85,7 +85,7 @@ async def exchange(
     finally:
         timer.cancel()
         if ended:
-            connection.release()
+            connector.keep(base, connection)
         else:
             protocol.abort()
             connection.close()

@@ -210,7 +210,7 @@ def is_idle(client: Client) -> bool:
     """Tell whether a client holds nothing: no permit, no place in the queue, no connection, no call."""
     guards, connector = client.guards, client._connector
     held = guards.bulkhead.in_flight or guards.bulkhead.waiting or any(host.pending for host in guards.hosts.all)
-    return not held and not client._outliving and not connector._acquired
+    return not held and not client._outliving and not connector.in_use
 
 
 @asynccontextmanager

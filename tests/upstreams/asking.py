@@ -133,7 +133,7 @@ class Asking:
         """No permit is taken, no connection in use."""
         is_idle(self.client)
         assert self.connector is not None
-        assert not self.connector._acquired
+        assert self.connector.in_use == 0
 
 
 @cache

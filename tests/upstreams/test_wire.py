@@ -447,7 +447,7 @@ class Wire:
     @property
     def idle(self) -> list[Any]:
         """The connections that wait to be used again."""
-        return [protocol for waiting in self.connector._conns.values() for protocol, _ in waiting]
+        return [connection.protocol for idle in self.connector._idle.values() for connection in idle]
 
 
 @asynccontextmanager
@@ -632,6 +632,33 @@ class TestNames:
 
             assert (await wire.ask())[1].conn == conn
             assert len(wire.idle) == 1
+
+    @pytest.mark.parametrize(("idle_for", "conn"), [(3.0, "reused"), (4.1, "new")])
+    async def test_a_connection_that_has_been_idle_for_long_is_not_used_again(self, idle_for: float, conn: str) -> None:
+        async with serving_raw() as server, wired(Upstream(server.url)) as wire:
+            server.on("/", answer())
+            await wire.ask()
+            (idle,) = wire.idle
+            idle.kept -= idle_for
+
+            assert (await wire.ask())[1].conn == conn
+            assert len(wire.idle) == 1
+
+    async def test_the_one_used_last_is_used_first_and_the_others_are_closed_in_time(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("upstreams.connections._LONGEST_IDLE", 2.0)
+        async with serving_raw() as server, wired(Upstream(server.url)) as wire:
+            server.on("/", answer())
+            await asyncio.gather(*(wire.ask() for _ in range(3)))
+            *others, latest = wire.idle
+            assert (len(others), repr(wire.connector)) == (2, "<Connector in_use=0 idle=3>")
+
+            for other in others:
+                other.kept -= 2.0
+            while any(other.transport for other in others):
+                assert (await wire.ask())[1].conn == "reused"
+            assert wire.idle == [latest]
 
 
 class TestAnswered:
@@ -842,9 +869,7 @@ class TestCanaries:
             connector = one.connector
             assert isinstance(connector, aiohttp.TCPConnector)
             assert connector.limit == 0
-            with pytest.raises(StopIteration):  # nobody comes between our looking for an idle one and aiohttp's own
-                connector._get(next(iter(connector._keys.values())), []).send(None)
-            for name in ("_release", "_create_connection", "_wrap_create_connection"):
+            for name in ("close", "_create_connection", "_wrap_create_connection"):
                 assert getattr(type(connector), name) is not getattr(aiohttp.TCPConnector, name)
             assert connector._socket_factory is not None
             protocol = connector._factory()
@@ -922,7 +947,8 @@ class TestIdleConnections:
         async with asking(Upstream(raw.url)) as one:
             await one.ask(GET("/alice"))
             assert one.connector is not None
-            ((idle, _),) = next(iter(one.connector._conns.values()))
+            ((kept,),) = one.connector._idle.values()
+            idle: Any = kept.protocol
             raw.push(answer(f'"{CANARY}"'.encode()))
             await until(lambda: idle.should_close)
             outcome = await one.ask(GET("/bob"))
@@ -934,9 +960,10 @@ class TestIdleConnections:
         async with asking(Upstream(raw.url)) as one:
             await one.ask(GET("/alice"))
             assert one.connector is not None
-            ((idle, _),) = next(iter(one.connector._conns.values()))
+            ((kept,),) = one.connector._idle.values()
+            idle: Any = kept.protocol
             raw.push(b"HTTP/1.1 200 ")
-            await until(lambda: not idle.addressed)  # type: ignore[attr-defined]
+            await until(lambda: not idle.addressed)
             outcome = await one.ask(GET("/bob"))
 
         assert outcome.value == JSON(b'"bob"')
