@@ -104,7 +104,9 @@ class Client:
             attempt = await flight.landed(call.deadline if call.deadline < leader.deadline else None)
         except TimeoutError:
             return self._unsent(call, Fault.DEADLINE_EXCEEDED)
-        if attempt is None or (leader.deadline < call.deadline and self._lacked_time(leader, attempt)):
+        if attempt is None:
+            return None
+        if attempt.fault is not None and leader.deadline < call.deadline and self._lacked_time(leader, attempt):
             return None
         return attempt if attempt.answer is None or _reads_alike(call, leader, attempt) else _read_again(call, attempt)
 

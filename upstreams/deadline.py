@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Deadline:
+class Deadline(msgspec.Struct, frozen=True, eq=False):
     """A moment on a clock, the running event loop's, in seconds; ordered, so the earlier of two is `min(a, b)`."""
 
     at: float
-    clock: Callable[[], float] = field(compare=False, repr=False)
+    clock: Callable[[], float]
+
+    def __lt__(self, other: Deadline) -> bool:
+        """Tell whether this is the earlier of two."""
+        return self.at < other.at
 
     @classmethod
     def within(cls, seconds: float) -> Deadline:

@@ -37,9 +37,14 @@ def line(level: str, event: str, fields: Mapping[str, Any]) -> bytes:
     """Return one of the catalogue's events as its line: when, how grave, what and whose in front, then its fields."""
     now = time.time()
     second = int(now)
-    microseconds = (now - second) * 1_000_000
-    kind, rest = _kind(level, event), _encode(fields)[1:]
-    return b"%b%06d%b%b%b%b" % (_second(second), microseconds, kind, _whose.get(), b"," if fields else b"", rest)
+    return b"%b%06d%b%b%b%b" % (
+        _second(second),
+        (now - second) * 1_000_000,
+        _kind(level, event),
+        _whose.get(),
+        b"," if fields else b"",
+        _encode(fields)[1:],
+    )
 
 
 def render(_: WrappedLogger, level: str, fields: EventDict) -> bytes:
