@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Awaitable, Hashable
 from typing import Generic, TypeVar
 
 import msgspec
@@ -18,30 +18,28 @@ class Flight(msgspec.Struct, Generic[L, T], eq=False):
     """One call under way, and whoever waits for what comes of it."""
 
     leader: L
-    ending: T | None = None
-    followers: list[asyncio.Future[None]] = msgspec.field(default_factory=list)
+    followers: list[asyncio.Future[T | None]] = msgspec.field(default_factory=list)
 
     def land(self, ending: T | None) -> None:
         """Let the followers go on, with what came of it or, the leader cancelled, with nothing."""
-        self.ending = ending
         for follower in self.followers:
             if not follower.done():
-                follower.set_result(None)
+                follower.set_result(ending)
 
-    async def landed(self, deadline: Deadline | None) -> T | None:
-        """Wait for the ending; None if the leader was cancelled.
+    def landed(self, deadline: Deadline | None) -> Awaitable[T | None]:
+        """Return what to await for the ending; None if the leader was cancelled.
 
-        Raises TimeoutError at the follower's deadline; None stands for one that is no sooner than the leader's, by
+        That raises TimeoutError at the follower's deadline; None stands for one that is no sooner than the leader's, by
         which there is an ending.
         """
-        follower = asyncio.get_running_loop().create_future()
+        follower: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
         self.followers.append(follower)
-        if deadline is None:
-            await follower
-        else:
-            async with asyncio.timeout_at(deadline.at):
-                await follower
-        return self.ending
+        return follower if deadline is None else _by(deadline, follower)
+
+
+async def _by(deadline: Deadline, follower: asyncio.Future[T]) -> T:
+    async with asyncio.timeout_at(deadline.at):
+        return await follower
 
 
 class Flights(Generic[L, T]):

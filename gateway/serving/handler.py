@@ -96,7 +96,8 @@ class Handler(ASGIHandler):
             return
         fields = stored(response).values()
         headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in fields]
-        headers += [(b"Set-Cookie", cookie.OutputString().encode("ascii")) for cookie in response.cookies.values()]
+        if response.cookies:
+            headers += [(b"Set-Cookie", cookie.OutputString().encode("ascii")) for cookie in response.cookies.values()]
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": response.content})
 

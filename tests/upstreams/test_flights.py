@@ -153,7 +153,7 @@ class TestLeader:
         (leader,) = await airport.callers("a")
         flight = airport.flights.of("same")
         assert flight is not None
-        followers = [asyncio.create_task(flight.landed(Deadline.within(5.0))) for _ in range(3)]
+        followers = [asyncio.ensure_future(flight.landed(Deadline.within(5.0))) for _ in range(3)]
         await turn()
         leader.cancel()
 
