@@ -141,7 +141,7 @@ class Protocol(ResponseHandler):
         self._break_off(exc)
 
     def _expire(self) -> None:
-        self.set_exception(TimeoutError())
+        self.set_exception(TimeoutError)  # type: ignore[arg-type] # an instance would keep what keeps it, and live on
 
     def _break_off(self, error: BaseException) -> None:
         """Let a body that is under way end with an error."""
@@ -149,8 +149,14 @@ class Protocol(ResponseHandler):
         if payload is not None and not payload.is_eof() and payload.exception() is None:
             payload.set_exception(error)
 
+    def close(self) -> None:
+        """Close in good order. aiohttp lets go of a body that is under way without a word to who reads it."""
+        self._break_off(aiohttp.ClientPayloadError("the connection was closed"))
+        super().close()
+
     def abort(self) -> None:
         """Close at once: in good order it would be once all that was to be sent has been taken, if it ever is."""
+        self._break_off(aiohttp.ClientPayloadError("the connection was closed"))
         self.trip = None
         if self.transport is not None:
             self.transport.abort()
@@ -252,12 +258,14 @@ class Connector(aiohttp.TCPConnector):
         """Close every connection, the idle ones with those that are in use."""
         if self._sweeping is not None:
             self._sweeping.cancel()
+        idle = [connection for kept in self._idle.values() for connection in kept]
+        for kept in self._idle.values():
+            kept.clear()
         try:
             await super().close(abort_ssl=abort_ssl)
         finally:
-            for idle in self._idle.values():
-                while idle:
-                    idle.pop().close()
+            for connection in idle:
+                connection.close()
 
     def _sweep(self) -> None:
         """Close what has been idle for too long; again in a while, as long as anything is idle."""

@@ -18,6 +18,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _URL = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/\[\]]|%[0-9A-Fa-f]{2})*")
 _LONGEST_NAME = 253  # characters, of which a part has 63 (RFC 1035 section 2.3.4)
 _LONGEST_LABEL = 63
+_MOST_BODY = 1024**3  # it is held in memory as a whole, and aiohttp counts a buffer in 32 bits
 _USERINFO = re.compile(r"^([a-z][a-z0-9+.-]*://)?.*@", re.IGNORECASE | re.DOTALL)
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 #: Headers that belong to one connection, or that Tributary writes itself.
@@ -100,8 +101,8 @@ class Upstream:
             yield f"max_waiting must be 0 or more, not {self.max_waiting!r}"
         if not (is_number(self.max_wait) and self.max_wait >= 0):
             yield f"max_wait must be 0 seconds or more, not {self.max_wait!r}"
-        if not (is_count(self.max_body) and self.max_body >= 1):
-            yield f"max_body must be 1 byte or more, not {self.max_body!r}"
+        if not (is_count(self.max_body) and 1 <= self.max_body <= _MOST_BODY):
+            yield f"max_body must be from 1 byte to 1 GiB, not {self.max_body!r}"
         if not is_flag(self.coalesce):
             yield f"coalesce must be True or False, not {self.coalesce!r}"
 

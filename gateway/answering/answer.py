@@ -44,8 +44,7 @@ class Answer(msgspec.Struct, Generic[T], frozen=True):
     def __post_init__(self) -> None:
         """Refuse a status or headers where they are written, not when they are sent."""
         _check_status(self.status, least=200)
-        if self.headers:
-            _check_headers(self.headers)
+        _check_headers(self.headers)
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

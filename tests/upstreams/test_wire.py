@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import gzip
 import json
 import random
@@ -11,6 +12,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import weakref
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -41,7 +43,7 @@ from tests.ports import free_port
 from tests.serving import SHORT
 from tests.upstreams.asking import Asking, asking, until
 from upstreams import GET, HEAD, JSON, POST, PUT, Fault, Outcome, Reply, Retry, Upstream
-from upstreams.connections import Connector, Trip, open_connector
+from upstreams.connections import Connector, Protocol, Trip, open_connector
 from upstreams.wire import Answer, exchange, fault_of, timeout_fault
 
 TWICE = Retry(attempts=2, first_wait=0.0, longest_wait=0.0)
@@ -444,6 +446,11 @@ class Wire:
             return fault_of(error), trip
         return None, trip
 
+    def reads(self) -> bool:
+        """Tell whether a body has come in part."""
+        under_way: list[Any] = [protocol for protocol in self.connector._acquired if isinstance(protocol, Protocol)]
+        return any(protocol._payload is not None and protocol._payload.total_bytes for protocol in under_way)
+
     @property
     def idle(self) -> list[Any]:
         """The connections that wait to be used again."""
@@ -659,6 +666,33 @@ class TestNames:
             while any(other.transport for other in others):
                 assert (await wire.ask())[1].conn == "reused"
             assert wire.idle == [latest]
+
+    @pytest.mark.parametrize(
+        "begun",
+        [b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", b"\r\n{"],
+        ids=["length", "chunks", "until the end"],
+    )
+    async def test_a_body_that_is_under_way_when_they_are_closed_is_incomplete(self, begun: bytes) -> None:
+        async with serving_raw() as server, wired(Upstream(server.url)) as wire:
+            server.on("/", OK + begun, silence)
+            asked = asyncio.create_task(wire.ask())
+            await until(wire.reads)
+            await wire.connector.close()
+
+            assert (await asked)[0] is Fault.HTTP_RESPONSE_INCOMPLETE
+
+    async def test_one_whose_time_is_up_leaves_no_circle_behind(self) -> None:
+        async with serving_raw() as server, wired(Upstream(server.url)) as wire:
+            server.on("/", LENGTH % 99 + b"{", silence)
+            asked = asyncio.create_task(wire.ask(within=0.5))
+            await until(wire.reads)
+            (protocol,) = map(weakref.ref, wire.connector._acquired)
+            gc.disable()
+            try:
+                assert (await asked)[0] is Fault.HTTP_RESPONSE_TIMEOUT
+                await until(lambda: protocol() is None)
+            finally:
+                gc.enable()
 
 
 class TestAnswered:
