@@ -99,7 +99,7 @@ async def test_c1_a_client_that_aborts_ends_its_calls(log: Log, row: Row, moment
     told = Told(*(text or ()))
     async with serving_raw() as upstream:
         upstream.on("/it", told)
-        async with serving(log, row, upstream, one_call()) as base:
+        async with serving(log, row, upstream, one_call(), max_concurrency=250) as base:
             for nth in range(250):
                 with Client(base.url) as client:
                     await client.ask("/page", f"X-Request-ID: {nth}")
