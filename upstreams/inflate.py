@@ -5,12 +5,13 @@ aiohttp's own is switched off: it gives half the data of a truncated gzip body w
 
 from __future__ import annotations
 
-import zlib
 from typing import Final
 
-_GZIP: Final = zlib.MAX_WBITS | 16
+from isal import isal_zlib
+
+_GZIP: Final = isal_zlib.MAX_WBITS | 16
 _MOST_MEMBERS: Final = 1000  # each costs time even when nothing comes out of it
-CODINGS: Final = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
+CODINGS: Final = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": isal_zlib.MAX_WBITS}
 
 
 class BodyTooLarge(Exception):
@@ -44,7 +45,7 @@ class Inflater:
                 self._begin_member()
             try:
                 piece = self._stream.decompress(chunk, self._left + 1)
-            except zlib.error as error:
+            except isal_zlib.error as error:  # type: ignore[misc]  # its stub takes it for an instance
                 raise CodingError(str(error)) from None
             if len(piece) > self._left:
                 raise BodyTooLarge
@@ -63,4 +64,4 @@ class Inflater:
         self._members += 1
         if self._members > _MOST_MEMBERS:
             raise CodingError("too many members")
-        self._stream = zlib.decompressobj(self._wbits)
+        self._stream = isal_zlib.decompressobj(self._wbits)

@@ -10,17 +10,18 @@ import errno
 import fcntl
 import os
 import threading
-import zlib
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from isal import isal_zlib
+
 from gateway.log.files import COUNT, CURRENT, PACKED, PART, Entry, Limits, adopt, age, listed
 
-#: On log lines level 3 is twice as fast as 6, and its files a tenth larger.
-_LEVEL: Final = 3
-_GZIP: Final = 16 + zlib.MAX_WBITS
+#: ISA-L's own levels: on log lines 1 takes a quarter of the time that zlib takes at 3, and its files are 7 % larger.
+_LEVEL: Final = 1
+_GZIP: Final = 16 + isal_zlib.MAX_WBITS
 _CHUNK_BYTES: Final = 256 * 1024
 _MODE: Final = 0o640
 _LINES: Final = frozenset({CURRENT, PACKED})
@@ -30,7 +31,7 @@ class Archive:
     """Puts a log directory in order whenever it is asked to, in a thread that ends when there is no more to do.
 
     The thread has no lower priority than others: kept waiting while it has the interpreter's lock, it would keep the
-    event loop waiting too. It has that lock for microseconds; zlib and the disk do their work without.
+    event loop waiting too. It has that lock for microseconds; ISA-L and the disk do their work without.
     """
 
     def __init__(self, directory: Path, limits: Limits) -> None:
@@ -111,7 +112,7 @@ def _compress(entry: Entry, directory: Path) -> None:
 
 def _pack(source: int, path: Path) -> None:
     """Write a file compressed, and have it on the disk: the plain one is about to go. Raises OSError."""
-    compressor = zlib.compressobj(_LEVEL, wbits=_GZIP)
+    compressor = isal_zlib.compressobj(_LEVEL, wbits=_GZIP)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _MODE)
     with os.fdopen(descriptor, "wb", buffering=_CHUNK_BYTES) as part:
         while chunk := os.read(source, _CHUNK_BYTES):
