@@ -56,9 +56,9 @@ class Trip(msgspec.Struct, eq=False):
 class Protocol(ResponseHandler):
     """One connection: sends a request, waits for its answer, and tells the trip it carries that one has begun.
 
-    `trip` is None before the first and between two. `addressed` is False once bytes have come while it was: aiohttp's
-    parser may keep those to itself. `arrivals` tells of bytes that wait to be read. `until` is when the connection is
-    too old, and `kept` since when it has been idle, on the monotonic clock.
+    `trip` is None before the first and between two. `addressed` is False once bytes have come while it was.
+    `arrivals` tells of bytes that wait to be read. `until` is when the connection is too old, and `kept` since when it
+    has been idle, on the monotonic clock.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -120,11 +120,14 @@ class Protocol(ResponseHandler):
         self.trip = None
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes from the wire."""
+        """Take bytes from the wire; whoever sends them between two exchanges is hung up on."""
         if self.trip is not None:
             self.trip.answered = True
         elif data:  # without any, aiohttp only wakes its parser
             self.addressed = False
+            if self._used:
+                self.abort()
+                return
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:

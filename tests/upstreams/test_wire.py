@@ -629,71 +629,6 @@ class TestNames:
 
             await asyncio.gather(*map(ask, range(8)))
 
-    @pytest.mark.parametrize(("age", "conn"), [(55.0, "reused"), (61.0, "new")])
-    async def test_a_connection_older_than_a_minute_is_not_used_again(self, age: float, conn: str) -> None:
-        async with serving_raw() as server, wired(Upstream(server.url)) as wire:
-            server.on("/", answer())
-            await wire.ask()
-            (idle,) = wire.idle
-            idle.until -= age
-
-            assert (await wire.ask())[1].conn == conn
-            assert len(wire.idle) == 1
-
-    @pytest.mark.parametrize(("idle_for", "conn"), [(3.0, "reused"), (4.1, "new")])
-    async def test_a_connection_that_has_been_idle_for_long_is_not_used_again(self, idle_for: float, conn: str) -> None:
-        async with serving_raw() as server, wired(Upstream(server.url)) as wire:
-            server.on("/", answer())
-            await wire.ask()
-            (idle,) = wire.idle
-            idle.kept -= idle_for
-
-            assert (await wire.ask())[1].conn == conn
-            assert len(wire.idle) == 1
-
-    async def test_the_one_used_last_is_used_first_and_the_others_are_closed_in_time(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("upstreams.connections._LONGEST_IDLE", 2.0)
-        async with serving_raw() as server, wired(Upstream(server.url)) as wire:
-            server.on("/", answer())
-            await asyncio.gather(*(wire.ask() for _ in range(3)))
-            *others, latest = wire.idle
-            assert (len(others), repr(wire.connector)) == (2, "<Connector in_use=0 idle=3>")
-
-            for other in others:
-                other.kept -= 2.0
-            while any(other.transport for other in others):
-                assert (await wire.ask())[1].conn == "reused"
-            assert wire.idle == [latest]
-
-    @pytest.mark.parametrize(
-        "begun",
-        [b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", b"\r\n{"],
-        ids=["length", "chunks", "until the end"],
-    )
-    async def test_a_body_that_is_under_way_when_they_are_closed_is_incomplete(self, begun: bytes) -> None:
-        async with serving_raw() as server, wired(Upstream(server.url)) as wire:
-            server.on("/", OK + begun, silence)
-            asked = asyncio.create_task(wire.ask())
-            await until(wire.reads)
-            await wire.connector.close()
-
-            assert (await asked)[0] is Fault.HTTP_RESPONSE_INCOMPLETE
-
-    async def test_one_whose_time_is_up_leaves_no_circle_behind(self) -> None:
-        async with serving_raw() as server, wired(Upstream(server.url)) as wire:
-            server.on("/", LENGTH % 99 + b"{", silence)
-            asked = asyncio.create_task(wire.ask(within=0.5))
-            await until(wire.reads)
-            (protocol,) = map(weakref.ref, wire.connector._acquired)
-            gc.disable()
-            try:
-                assert (await asked)[0] is Fault.HTTP_RESPONSE_TIMEOUT
-                await until(lambda: protocol() is None)
-            finally:
-                gc.enable()
-
 
 class TestAnswered:
     """A trip knows whether a byte of an answer came, however the connection ended."""
@@ -963,8 +898,8 @@ class TestCanaries:
         assert b"authorization" not in raw.requests[0].lower()
 
 
-class TestIdleConnections:
-    """An answer belongs to the request it was asked with, or to nobody."""
+class TestConnections:
+    """An answer belongs to the request it was asked with, or to nobody; a connection is kept while it is fit."""
 
     async def test_what_comes_unasked_on_an_idle_connection_is_nobody_s_answer(self, raw: Raw) -> None:
         raw.on("/alice", answer(b'"alice"')).on("/bob", answer(b'"bob"'))
@@ -1013,6 +948,34 @@ class TestIdleConnections:
 
         assert (outcome.fault, [attempt.conn for attempt in one.notes.attempts]) == (None, ["new", "new"])
 
+    @pytest.mark.parametrize(
+        ("since", "ago", "conn"),
+        [("until", 55.0, "reused"), ("until", 61.0, "new"), ("kept", 3.0, "reused"), ("kept", 4.1, "new")],
+        ids=["young", "old", "idle for a moment", "idle for long"],
+    )
+    async def test_one_older_than_a_minute_or_idle_for_four_seconds_is_not_used_again(
+        self, since: str, ago: float, conn: str
+    ) -> None:
+        async with serving_raw() as server, wired(Upstream(server.url)) as wire:
+            server.on("/", answer())
+            await wire.ask()
+            (idle,) = wire.idle
+            setattr(idle, since, getattr(idle, since) - ago)
+
+            assert (await wire.ask())[1].conn == conn
+            assert len(wire.idle) == 1
+
+    async def test_who_sends_unasked_is_hung_up_on_and_not_read(self) -> None:
+        async with serving_raw() as server, wired(Upstream(server.url)) as wire:
+            server.on("/", answer())
+            await wire.ask()
+            (idle,) = wire.idle
+            server.push(answer(CANARY.encode()))
+            async with asyncio.timeout(60):
+                await until(lambda: idle.transport is None)
+
+            assert not idle._buffer
+
     async def test_a_thousand_requests_among_answers_that_nobody_asked_for_get_their_own(self) -> None:
         unasked = (answer(f'"{CANARY}"'.encode()), head("408 Request Timeout", "Content-Length: 0"), b"HTTP/1.1 200 OK")
 
@@ -1034,6 +997,49 @@ class TestIdleConnections:
 
         assert (server.connections, len(server.requests)) == (1000 - reused, 1000)
         assert reused == 250
+
+    async def test_the_one_used_last_is_used_first_and_the_others_are_closed_in_time(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("upstreams.connections._LONGEST_IDLE", 2.0)
+        async with serving_raw() as server, wired(Upstream(server.url)) as wire:
+            server.on("/", answer())
+            await asyncio.gather(*(wire.ask() for _ in range(3)))
+            *others, latest = wire.idle
+            assert (len(others), repr(wire.connector)) == (2, "<Connector in_use=0 idle=3>")
+
+            for other in others:
+                other.kept -= 2.0
+            while any(other.transport for other in others):
+                assert (await wire.ask())[1].conn == "reused"
+            assert wire.idle == [latest]
+
+    @pytest.mark.parametrize(
+        "begun",
+        [b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", b"\r\n{"],
+        ids=["length", "chunks", "until the end"],
+    )
+    async def test_a_body_that_is_under_way_when_all_are_closed_is_incomplete(self, begun: bytes) -> None:
+        async with serving_raw() as server, wired(Upstream(server.url)) as wire:
+            server.on("/", OK + begun, silence)
+            asked = asyncio.create_task(wire.ask())
+            await until(wire.reads)
+            await wire.connector.close()
+
+            assert (await asked)[0] is Fault.HTTP_RESPONSE_INCOMPLETE
+
+    async def test_an_exchange_whose_time_is_up_leaves_no_circle_behind(self) -> None:
+        async with serving_raw() as server, wired(Upstream(server.url)) as wire:
+            server.on("/", LENGTH % 99 + b"{", silence)
+            asked = asyncio.create_task(wire.ask(within=0.5))
+            await until(wire.reads)
+            (protocol,) = map(weakref.ref, wire.connector._acquired)
+            gc.disable()
+            try:
+                assert (await asked)[0] is Fault.HTTP_RESPONSE_TIMEOUT
+                await until(lambda: protocol() is None)
+            finally:
+                gc.enable()
 
 
 async def test_random_bytes_for_an_answer_are_always_a_named_fault_or_a_value() -> None:
