@@ -50,7 +50,8 @@ _SECTIONS = (
         "Coalescing and two workers",
         (matrix.COALESCED, matrix.WORKERS),
         "Sixty-four clients ask for one page: with `coalesce` they share the calls that are under way, so that nearly"
-        " all are followers. Then a page of which nothing is shared, from one worker and from two.",
+        " all are followers: the others, by how much upstreams were `asked`, are taken out of what the target says of a"
+        " follower. Then a page of which nothing is shared, from one worker and from two.",
         "sharing",
         "Bars: CPU time with and without coalescing, and with one and two workers",
     ),

@@ -22,3 +22,12 @@ def test_a_figure_beyond_its_target_is_missed_by_the_difference() -> None:
 
 def test_what_was_not_measured_is_neither() -> None:
     assert {target.verdict(of()) for target in TARGETS} == {"not measured"}
+
+
+def test_what_the_leaders_of_a_shared_page_cost_is_no_follower_s() -> None:
+    (follower,) = (target for target in TARGETS if "follower" in target.name)
+    shared = Row(
+        server="Tributary, coalesced", work="64 clients, one page", ratios={"Tributary": 0.52}, upstream_requests=0.6
+    )  # a fifth of its answers are fan-outs of three
+
+    assert follower.came(of(shared)) == "0.40 x"
