@@ -9,11 +9,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
-from django.test import override_settings
-
-from gateway.conf import Conf, conf
+from gateway.conf import Conf
 from settings import upstreams
-from tests.gateway.test_conf import SETTINGS
+from tests.gateway.test_conf import by_default
 
 ROOT: Final = Path(__file__).parent.parent.parent
 DOCUMENT: Final = (ROOT / "docs" / "settings.md").read_text()
@@ -52,15 +50,7 @@ def test_every_option_of_the_log_is_described() -> None:
 
 
 def test_a_default_is_what_it_is_said_to_be() -> None:
-    with override_settings():
-        from django.conf import settings  # noqa: PLC0415 - as they are here
-
-        for name in SETTINGS:
-            delattr(settings, name)
-        conf.cache_clear()
-        found = conf()
-    conf.cache_clear()
-
+    found = by_default()
     chapter = DOCUMENT.partition("\n## Environment\n")[0]
     defaults = dict(re.findall(r"^\| `([A-Z_]+)` \| `([^`]+)` \|", chapter, re.MULTILINE))
     assert {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
@@ -26,16 +27,21 @@ SETTINGS = (
 )
 
 
-def test_without_settings_of_its_own_a_project_has_good_ones() -> None:
+def by_default() -> Conf:
+    """Return the settings of a project that has none of its own; nobody after this sees them."""
     with override_settings():
-        from django.conf import settings  # noqa: PLC0415 - the overridden ones
-
         for name in SETTINGS:
-            delattr(settings, name) if hasattr(settings, name) else None
+            if hasattr(settings, name):
+                delattr(settings, name)
         conf.cache_clear()
-        found = conf()
+        try:
+            return conf()
+        finally:
+            conf.cache_clear()
 
-    assert found == Conf(
+
+def test_without_settings_of_its_own_a_project_has_good_ones() -> None:
+    assert by_default() == Conf(
         upstreams={},
         name="tributary",
         server_timing=False,
