@@ -63,10 +63,14 @@ class Cores:
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """What a server came to in a round: CPU time in microseconds, peak memory and log in bytes, requests upstream."""
+    """What a server came to in a round: CPU time in microseconds, peak memory and log in bytes, requests upstream.
+
+    `busiest` is the CPU time of the one of its processes that had the most.
+    """
 
     load: Load
     cpu: float
+    busiest: float
     memory: float
     asked: int
     logged: int | None
@@ -134,10 +138,11 @@ def _round(
     pids = processes.tree(server.pid) if server.pid else []
     asked, before, logged = upstreams.count(), processes.cpu(pids), _logged(server)
     came = load(server.url + work.page(contender), work.connections, seconds, contender.headers, cores.load)
-    used = processes.cpu(pids) - before
+    used = [now - then for now, then in zip(processes.cpu(pids), before, strict=True)]
     _quiet(pids)
     wrote = None if logged is None else (_logged(server) or 0) - logged
-    return _Round(came, used, processes.memory(pids, peak=True), upstreams.count() - asked - 1, wrote)
+    memory = processes.memory(pids, peak=True)
+    return _Round(came, sum(used), max(used, default=0.0), memory, upstreams.count() - asked - 1, wrote)
 
 
 def _logged(server: Server) -> int | None:
@@ -149,7 +154,7 @@ def _quiet(pids: list[int]) -> None:
     """Wait until a server is through with what wrk no longer waits for, or the next one would share its core."""
     until = time.monotonic() + _LONGEST_QUIET
     before = -1.0
-    while (now := processes.cpu(pids)) > before and time.monotonic() < until:
+    while (now := sum(processes.cpu(pids))) > before and time.monotonic() < until:
         before = now
         time.sleep(0.05)
 
@@ -189,6 +194,8 @@ def _add_costs(row: Row, every: Mapping[str, list[_Round]]) -> None:
     row.rounds = [round(one.cpu_us, 1) for one in rounds]
     row.cpu_us, row.spread = _median(row.rounds), (min(row.rounds), max(row.rounds))
     row.upstream_requests = _median(one.asked / one.load.answered for one in rounds)
+    if row.workers > 1:
+        row.busiest = _median(one.busiest / one.cpu for one in rounds)
     if all(one.logged is not None for one in rounds):
         row.log_bytes = _median((one.logged or 0) / one.load.answered for one in rounds)
     row.ratios = {

@@ -51,7 +51,8 @@ _SECTIONS = (
         (matrix.COALESCED, matrix.WORKERS),
         "Sixty-four clients ask for one page: with `coalesce` they share the calls that are under way, so that nearly"
         " all are followers: the others, by how much upstreams were `asked`, are taken out of what the target says of a"
-        " follower. Then a page of which nothing is shared, from one worker and from two.",
+        " follower. Then a page of which nothing is shared, from one worker and from two; `busiest worker` is which"
+        " part of the server's CPU time that one had, half where two share evenly.",
         "sharing",
         "Bars: CPU time with and without coalescing, and with one and two workers",
     ),
@@ -214,6 +215,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("asked", lambda row: _number(row.upstream_requests, 2)),
     ("log, bytes", lambda row: _number(row.log_bytes)),
     ("peak MB", lambda row: _number(row.rss_mb)),
+    ("busiest worker", lambda row: "" if row.busiest is None else f"{row.busiest:.0%}"),
     ("KB each", lambda row: _number(row.kb_per_connection, 1)),
     ("refused, lost", lambda row: f"{row.refused}, {row.lost}" if row.refused or row.lost else ""),
 )

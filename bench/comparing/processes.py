@@ -23,9 +23,9 @@ def tree(pid: int) -> list[int]:
     return found
 
 
-def cpu(pids: list[int]) -> float:
-    """Return the CPU time of processes, in microseconds: user's and system's, of threads that have ended too."""
-    return sum(sum(map(int, _fields(Path(f"/proc/{pid}/stat"))[_USER : _USER + 2])) for pid in pids) * _TICK
+def cpu(pids: list[int]) -> list[float]:
+    """Return the CPU time of each process, in microseconds: user's and system's, of threads that have ended too."""
+    return [sum(map(int, _fields(Path(f"/proc/{pid}/stat"))[_USER : _USER + 2])) * _TICK for pid in pids]
 
 
 def memory(pids: list[int], *, peak: bool) -> float:

@@ -17,7 +17,8 @@ class Row(msgspec.Struct, kw_only=True):
 
     `ratio_to_floor` and `ratios`, to every server of the same work, are of CPU time: medians of each round's own.
     `upstream_requests` is how often upstreams were asked for an answer, `core` which part of a core the server used,
-    `refused` and `lost` how many requests got an error and none. `spread` is the least and the most `cpu_us`.
+    `busiest` which part of that the busiest of several workers had, `refused` and `lost` how many requests got an error
+    and none. `spread` is the least and the most `cpu_us`.
     `over_p50_ms` is how much longer an answer took than one of the upstream itself; likewise `over_p99_ms`.
     `log_bytes` is what a server that logs in files wrote for an answer, `run` the date of the run.
     """
@@ -41,6 +42,7 @@ class Row(msgspec.Struct, kw_only=True):
     upstream_ms: int = 0
     upstream_requests: float | None = None
     core: float | None = None
+    busiest: float | None = None
     refused: int = 0
     lost: int = 0
     over_p50_ms: float | None = None
@@ -73,6 +75,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         remarks.append(f"{row.kb_per_connection:.1f} KB a connection")
     if row.log_bytes is not None:
         remarks.append(f"{row.log_bytes:.0f} bytes of log")
+    if row.busiest is not None:
+        remarks.append(f"{row.busiest:.0%} by the busiest worker")
     if row.refused or row.lost:
         remarks.append(f"{row.refused} refused, {row.lost} lost")
     return (

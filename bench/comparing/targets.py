@@ -49,9 +49,9 @@ def _ratio(work: str, other: str, server: str = _OURS) -> Callable[[Results], fl
     return measured
 
 
-def _field(work: str, field: str) -> Callable[[Results], float | None]:
+def _field(work: str, field: str, server: str = _OURS) -> Callable[[Results], float | None]:
     def measured(results: Results) -> float | None:
-        row = results.row(work, _OURS)
+        row = results.row(work, server)
         return getattr(row, field) if row else None
 
     return measured
@@ -92,6 +92,12 @@ TARGETS = (
         _follower,
     ),
     Target("two workers: CPU time, beside one", 1.05, " x", _ratio(matrix.WORKERS.name, _OURS, matrix.TWO.server)),
+    Target(
+        "the busier of them: its CPU time, beside both",
+        0.55,
+        " x",
+        _field(matrix.WORKERS.name, "busiest", matrix.TWO.server),
+    ),
     Target("memory of a worker, the most at 5, 30 and 270 KB", 90, " MB", _memory),
     Target("memory of an idle connection, of 10,000", 20, " KB", _field(matrix.IDLE.name, "kb_per_connection")),
 )

@@ -31,3 +31,11 @@ def test_what_the_leaders_of_a_shared_page_cost_is_no_follower_s() -> None:
     )  # a fifth of its answers are fan-outs of three
 
     assert follower.came(of(shared)) == "0.40 x"
+
+
+def test_two_workers_of_which_one_does_most_of_the_work_miss_their_target() -> None:
+    (busier,) = (target for target in TARGETS if "busier" in target.name)
+    uneven, even = (Row(server="Tributary, 2 workers", work="workers", workers=2, busiest=part) for part in (0.6, 0.52))
+
+    assert busier.verdict(of(uneven)) == "missed by 0.05 x (9.1%)"
+    assert busier.verdict(of(even)) == "met"
