@@ -9,14 +9,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
+from isal import isal_zlib
+
 from inspection.files import renamed
 
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
 _PACKED_BYTES: Final = 256 * 1024
-_GZIP: Final = 16 + zlib.MAX_WBITS
+_GZIP: Final = 16 + isal_zlib.MAX_WBITS
 _THREADS: Final = 2
 #: What reading a file can end in: it is gone, cut off, or not compressed at all.
-UNREADABLE: Final = (OSError, EOFError, zlib.error)
+UNREADABLE: Final[tuple[type[Exception], ...]] = (
+    OSError,
+    EOFError,
+    zlib.error,
+    isal_zlib.error,  # type: ignore[assignment]  # its stub takes it for an instance
+)
 
 
 def containing(files: Sequence[Path], part: str) -> Iterator[bytes]:
@@ -59,14 +66,14 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 def _unpacked(file: IO[bytes]) -> Iterator[bytes]:
     """Yield what a gzip file holds, which may be several one after the other."""
-    unpacker = zlib.decompressobj(_GZIP)
+    unpacker = isal_zlib.decompressobj(_GZIP)
     while packed := file.read(_PACKED_BYTES):
         while packed:
             if piece := unpacker.decompress(packed):
                 yield piece
             packed = unpacker.unused_data
             if unpacker.eof:
-                unpacker = zlib.decompressobj(_GZIP)
+                unpacker = isal_zlib.decompressobj(_GZIP)
 
 
 def _found(path: Path, sought: bytes) -> Iterator[bytes]:
