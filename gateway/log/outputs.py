@@ -68,6 +68,9 @@ class File:
         self._begin()
 
     def _begin(self) -> None:
+        # Asked for with each write, and kept: a new Path interns its name, and the interpreter's table of interned
+        # strings, two megabytes of it, is made anew whenever so many have come and gone.
+        self._path = Entry(os.getpid(), None, CURRENT).path(self._directory)
         self._descriptor: int | None = None
         self._written: os.stat_result | None = None
         self._begun = _Begun()
@@ -116,10 +119,6 @@ class File:
         self._close()
         if self._claim is not None:
             self._let_go(self._claim, remove=self._whole)
-
-    @property
-    def _path(self) -> Path:
-        return Entry(os.getpid(), None, CURRENT).path(self._directory)
 
     def _open(self) -> int:
         self._directory.mkdir(parents=True, exist_ok=True)

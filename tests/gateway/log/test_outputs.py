@@ -6,9 +6,12 @@ import fcntl
 import os
 import shutil
 import stat
+import sys
 import threading
+import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -59,6 +62,27 @@ def test_a_file_that_was_closed_is_added_to_by_who_wrote_it(tmp_path: Path) -> N
 
     assert read(own_file(tmp_path)) == [1, 2]
     assert list(tmp_path.iterdir()) == [own_file(tmp_path)]
+
+
+def test_lines_are_added_to_a_file_without_interning_names(tmp_path: Path) -> None:
+    interned: list[str] = []
+
+    def see(frame: types.FrameType, event: str, function: Any) -> None:
+        if event == "c_call" and function is sys.intern:
+            interned.append(frame.f_code.co_qualname)
+
+    file = file_in(tmp_path)
+    file.write(lines(0))
+    sys.setprofile(see)
+    try:
+        for number in range(1, 100):
+            file.write(lines(number))
+    finally:
+        sys.setprofile(None)
+        file.close()
+
+    assert read(own_file(tmp_path)) == list(range(100))
+    assert interned == []
 
 
 def _renamed(folder: Path) -> None:
