@@ -69,8 +69,10 @@ clean: ## remove the venv and everything else that these targets made
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One lock for every platform and Python that pyproject.toml admits, with nothing in it of the machine it was made on.
-COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
+# Extras are named in it: an older pip takes the newest release for `coverage[toml]`, whatever `coverage` is pinned to,
+# and that one has no hash here.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
 # Always from nothing, so that the venv holds what the locks say and no more.
 $(RUNTIME): requirements.txt
